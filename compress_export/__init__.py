@@ -1,0 +1,3 @@
+"""Command line and pipeline: the one package that knows every stage."""
+
+__version__ = "0.1.0"

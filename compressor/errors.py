@@ -1,0 +1,9 @@
+"""Errors that are the user's to mend."""
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave: a name, a path, a file, a number.
+
+    The message is one line and says the value, what is allowed and the likely cause. The command
+    line prints it without a traceback and exits with code 2.
+    """
