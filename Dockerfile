@@ -1,0 +1,29 @@
+# CPU image of compress-export: `docker build -t compress-export .`
+FROM python:3.11-slim
+
+# Where the torch wheels come from; the default holds the CPU builds, which are far smaller.
+ARG TORCH_INDEX_URL=https://download.pytorch.org/whl/cpu
+
+ENV PIP_NO_CACHE_DIR=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    PYTHONUNBUFFERED=1
+
+WORKDIR /opt/compress-export
+
+# torch first: a layer of its own, which changes of the sources do not rebuild
+RUN pip install --index-url "${TORCH_INDEX_URL}" "torch>=2.6,<2.15" "torchvision>=0.21"
+
+COPY setup.cfg pyproject.toml README.md LICENSE ./
+COPY boards boards
+COPY compress_export compress_export
+COPY compressor compressor
+COPY exporters exporters
+COPY runtime_bench runtime_bench
+RUN pip install .
+
+RUN useradd --create-home --uid 1000 exporter
+USER exporter
+WORKDIR /work
+
+ENTRYPOINT ["compress-export"]
+CMD ["--help"]
