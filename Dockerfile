@@ -11,7 +11,8 @@ ENV PIP_NO_CACHE_DIR=1 \
 WORKDIR /opt/compress-export
 
 # torch first: a layer of its own, which changes of the sources do not rebuild
-RUN pip install --index-url "${TORCH_INDEX_URL}" "torch>=2.6,<2.15" "torchvision>=0.21"
+RUN useradd --create-home --uid 1000 exporter \
+    && pip install --index-url "${TORCH_INDEX_URL}" "torch>=2.6,<2.15" "torchvision>=0.21"
 
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY boards boards
@@ -21,8 +22,7 @@ COPY exporters exporters
 COPY runtime_bench runtime_bench
 RUN pip install .
 
-RUN useradd --create-home --uid 1000 exporter
-USER exporter
+USER 1000
 WORKDIR /work
 
 ENTRYPOINT ["compress-export"]

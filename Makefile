@@ -29,6 +29,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	if test -x $(BIN)/hadolint; then $(BIN)/hadolint Dockerfile; else echo "no hadolint here"; fi
 
 # Every benchmarks/bench_*.py makes one published table and runs without arguments.
 bench: $(STAMP)

@@ -1,0 +1,265 @@
+"""The command line: reads options, runs the job, turns outcomes into exit codes.
+
+Typer only parses. A command returns an action, which `main` runs under one policy for errors
+and signals, so that later subcommands get the same exit codes. Heavy imports stay inside the
+actions: `--help` has to answer at once.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from compress_export.run_action import run_action
+
+Action = Callable[[], int]
+
+_INPUT = "Input"
+_IMAGES = "Images"
+_SIZE = "How small, and the search for it"
+_OUTPUT = "Output"
+_RUN = "Run"
+
+_HELP = (
+    "Make a trained CNN small enough for a board, and check it against the board's budgets.\n\n"
+    "Prunes channels with reinforcement learning (DECORE), recovers the accuracy, exports INT8 "
+    "ONNX and TFLite files, and measures size, latency, memory and accuracy.\n\n"
+    "Exit codes: 0 passed, 1 a budget missed, 2 wrong usage or input, 3 a tool failed, "
+    "4 required but not measured, 130 interrupted, 143 terminated."
+)
+
+app = typer.Typer(
+    name="compress-export",
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _option(panel: str, text: str, *names: str, metavar: str | None = None) -> Any:
+    return typer.Option(*names, help=text, rich_help_panel=panel, metavar=metavar or "")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from compress_export import __version__
+
+        typer.echo(f"compress-export {__version__}")
+        raise typer.Exit
+
+
+# Every option defaults to None, "not given", so that --config can supply it, and is text here:
+# JobOptions holds the types, limits and defaults, for the command line and the file alike.
+@app.callback(invoke_without_command=True, help=_HELP)
+def compress(
+    context: typer.Context,
+    board: Annotated[
+        str | None,
+        _option(_INPUT, "Board: a shipped name (jetson), a file name or a path.", metavar="BOARD"),
+    ] = None,
+    model: Annotated[
+        str | None,
+        _option(
+            _INPUT,
+            "Network: built in (resnet20, vgg16, ...), a torchvision name, or "
+            "package.module:factory. Default: resnet20.",
+            metavar="MODEL",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        _option(
+            _INPUT,
+            "Trained weights: .pt, .pth, .th or .safetensors. Without them a baseline is trained.",
+            metavar="FILE",
+        ),
+    ] = None,
+    config: Annotated[
+        str | None,
+        _option(
+            _INPUT,
+            "YAML file with any of these options; the command line wins.",
+            metavar="FILE",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        _option(
+            _IMAGES,
+            "digits, a torchvision dataset, a folder of images, or module:function. "
+            "Default: digits.",
+            metavar="DATA",
+        ),
+    ] = None,
+    data_root: Annotated[
+        str | None,
+        _option(_IMAGES, "Where torchvision datasets lie.", metavar="DIR"),
+    ] = None,
+    input_size: Annotated[
+        str | None, _option(_IMAGES, "Side of the square input, in pixels.", metavar="PIXELS")
+    ] = None,
+    mean: Annotated[
+        str | None,
+        _option(_IMAGES, "Mean of each channel, in 0..1.", metavar="R,G,B"),
+    ] = None,
+    std: Annotated[
+        str | None,
+        _option(_IMAGES, "Standard deviation of each channel.", metavar="R,G,B"),
+    ] = None,
+    validation_share: Annotated[
+        str | None,
+        _option(
+            _IMAGES, "Share of the training images that is set aside to choose by.", metavar="SHARE"
+        ),
+    ] = None,
+    calibration_samples: Annotated[
+        str | None,
+        _option(_IMAGES, "Training images that calibrate INT8. Default: 512.", metavar="N"),
+    ] = None,
+    augment: Annotated[
+        str | None,
+        _option(_IMAGES, "auto, none, crop or crop+flip. Default: auto.", metavar="NAME"),
+    ] = None,
+    strict: Annotated[
+        bool | None, _option(_IMAGES, "End at the first broken image.", "--strict")
+    ] = None,
+    target_macs: Annotated[
+        str | None,
+        _option(
+            _SIZE,
+            "Share of the original's MACs that may remain, above 0 and at most 1.",
+            metavar="SHARE",
+        ),
+    ] = None,
+    target_size: Annotated[
+        str | None,
+        _option(_SIZE, "Limit for each INT8 file, with a unit: 1MiB, 500KiB.", metavar="SIZE"),
+    ] = None,
+    max_drop: Annotated[
+        str | None,
+        _option(_SIZE, "Accuracy that may be lost, in percentage points.", metavar="POINTS"),
+    ] = None,
+    method: Annotated[
+        str | None,
+        _option(_SIZE, "decore, or paper for the published rule. Default: decore.", metavar="NAME"),
+    ] = None,
+    penalty: Annotated[
+        str | None,
+        _option(_SIZE, "Lambda of --method paper: the price of a wrong answer.", metavar="LAMBDA"),
+    ] = None,
+    baseline_epochs: Annotated[
+        str | None,
+        _option(_SIZE, "Epochs that train the baseline, or adapt given weights.", metavar="N"),
+    ] = None,
+    search_epochs: Annotated[
+        str | None, _option(_SIZE, "Epochs of the channel search.", metavar="N")
+    ] = None,
+    finetune_epochs: Annotated[
+        str | None,
+        _option(_SIZE, "Epochs that train the slim network from the baseline.", metavar="N"),
+    ] = None,
+    batch_size: Annotated[
+        str | None, _option(_SIZE, "Images per training step.", metavar="N")
+    ] = None,
+    learning_rate: Annotated[
+        str | None, _option(_SIZE, "Highest step of the weights.", metavar="RATE")
+    ] = None,
+    stages: Annotated[
+        str | None,
+        _option(
+            _OUTPUT,
+            "Only these of prune,quantize,bench. Default: all.",
+            metavar="LIST",
+        ),
+    ] = None,
+    formats: Annotated[
+        str | None,
+        _option(_OUTPUT, "onnx,tflite. Default: what the board runs.", metavar="LIST"),
+    ] = None,
+    latency_runs: Annotated[
+        str | None, _option(_OUTPUT, "Timed runs of each file after warm-up.", metavar="N")
+    ] = None,
+    require_measured: Annotated[
+        bool | None,
+        _option(
+            _OUTPUT,
+            "End with code 4 where a budget could not be measured.",
+            "--require-measured",
+        ),
+    ] = None,
+    out: Annotated[
+        str | None,
+        _option(
+            _OUTPUT,
+            "Folder for the result. Default: compress-export-out/BOARD.",
+            metavar="DIR",
+        ),
+    ] = None,
+    force: Annotated[
+        bool | None, _option(_OUTPUT, "Replace DIR, and drop an unfinished run.", "--force")
+    ] = None,
+    resume: Annotated[
+        bool | None, _option(_RUN, "Go on with the unfinished run in DIR.run.", "--resume")
+    ] = None,
+    dry_run: Annotated[
+        bool | None,
+        _option(
+            _RUN, "Say what would be done, which budgets bind and how long it takes.", "--dry-run"
+        ),
+    ] = None,
+    seed: Annotated[
+        str | None, _option(_RUN, "Seed of everything random. Default: 0.", metavar="N")
+    ] = None,
+    device: Annotated[
+        str | None,
+        _option(_RUN, "cpu, cuda, cuda:N, mps or auto. Default: cpu.", metavar="DEVICE"),
+    ] = None,
+    threads: Annotated[
+        str | None, _option(_RUN, "Threads for training and timing.", metavar="N")
+    ] = None,
+    version: Annotated[
+        bool | None,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            metavar="",
+            help="Show the version and end.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
+) -> Action | None:
+    """The option-only form, which is the default command; `_HELP` is what users read of it."""
+    if context.invoked_subcommand is not None:
+        return None
+    given = {name: value for name, value in context.params.items() if name != "version"}
+    return lambda: _compress(given)
+
+
+def _compress(given: dict[str, Any]) -> int:
+    """The main job. Imports torch and the rest by way of the pipeline, after the options."""
+    from rich.console import Console
+
+    from compress_export.job_file import resolve_options
+    from compress_export.run_action import note_job
+
+    options = resolve_options(given)
+    note_job(options)
+    from compress_export.pipeline import plan_job, run_job
+
+    console = Console()
+    return plan_job(options, console) if options.dry_run else run_job(options, console)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; the console script's entry point."""
+    parsed = sys.argv[1:] if arguments is None else list(arguments)
+    return run_action(lambda: _parse_and_run(parsed))
+
+
+def _parse_and_run(arguments: list[str]) -> int:
+    outcome = typer.main.get_command(app).main(
+        arguments, prog_name="compress-export", standalone_mode=False
+    )
+    return outcome() if callable(outcome) else int(outcome or 0)

@@ -1,0 +1,160 @@
+"""The options of the main job as one frozen value, checked before any work starts.
+
+The command line and `--config job.yaml` fill the same fields under the same names; job_file.py
+merges them. None means "not said": the pipeline then decides from the model, data and board.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
+
+from compress_export.sizes import parse_size
+
+Stage = Literal["prune", "quantize", "bench"]
+STAGES: tuple[Stage, ...] = ("prune", "quantize", "bench")
+
+# Options that say where and how to run, not what to make: --resume may change these.
+_NOT_IDENTITY = frozenset({"out", "force", "resume", "config", "dry_run", "require_measured"})
+
+
+def _split(value: object) -> object:
+    """ "a,b" and [a, b] mean the same."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _triple(value: object) -> object:
+    parts = _split(value)
+    if isinstance(parts, list | tuple) and len(parts) != 3:
+        raise ValueError("give three numbers, for red, green and blue: 0.485,0.456,0.406")
+    return parts
+
+
+def _size_bytes(value: object) -> object:
+    if isinstance(value, str):
+        return parse_size(value)
+    raise ValueError("give a number with a unit, as in 1MiB, 500KiB or 2MB")
+
+
+def _expand(value: object) -> object:
+    return Path(value).expanduser() if isinstance(value, str | Path) else value
+
+
+UserPath = Annotated[Path, BeforeValidator(_expand)]
+Triple = Annotated[tuple[float, float, float], BeforeValidator(_triple)]
+SizeBytes = Annotated[
+    int, BeforeValidator(_size_bytes), PlainSerializer(lambda n: f"{n}B", return_type=str)
+]
+
+
+class JobOptions(BaseModel):
+    """Everything the main job can be told.
+
+    Attributes in fractions of 1: target_macs, validation_share. In percentage points: max_drop.
+    In bytes: target_size (constructed from text with a unit, "1MiB").
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    # What to compress, and for which board
+    board: str = Field(min_length=1)
+    model: str = Field("resnet20", min_length=1)
+    weights: UserPath | None = None
+
+    # Images
+    data: str = Field("digits", min_length=1)
+    data_root: UserPath | None = None
+    input_size: int | None = Field(None, ge=8, le=1024)
+    mean: Triple | None = None
+    std: Triple | None = None
+    validation_share: float | None = Field(None, gt=0, le=0.5)
+    calibration_samples: int = Field(512, ge=1)
+    augment: Literal["auto", "none", "crop", "crop+flip"] = "auto"
+    strict: bool = False
+
+    # How small, and how that is searched
+    target_macs: float | None = None
+    target_size: SizeBytes | None = None
+    max_drop: float | None = Field(None, ge=0, le=100)
+    method: Literal["decore", "paper"] = "decore"
+    penalty: float | None = Field(None, gt=0)
+    baseline_epochs: int | None = Field(None, ge=0)
+    search_epochs: int | None = Field(None, ge=0)
+    finetune_epochs: int | None = Field(None, ge=0)
+    batch_size: int | None = Field(None, ge=2)
+    learning_rate: float | None = Field(None, gt=0)
+
+    # What comes out
+    stages: Annotated[tuple[Stage, ...], BeforeValidator(_split)] = STAGES
+    formats: Annotated[tuple[Literal["onnx", "tflite"], ...], BeforeValidator(_split)] | None = None
+    latency_runs: int | None = Field(None, ge=1)
+    require_measured: bool = False
+    out: UserPath | None = None
+    force: bool = False
+
+    # How it runs
+    resume: bool = False
+    dry_run: bool = False
+    config: UserPath | None = None
+    seed: int = Field(0, ge=0, le=2**32 - 1)
+    device: str = Field("cpu", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
+    threads: int | None = Field(None, ge=1)
+
+    @field_validator("target_macs")
+    @classmethod
+    def _share(cls, value: float | None) -> float | None:
+        if value is not None and not 0 < value <= 1:
+            raise ValueError(
+                "must be above 0 and at most 1, the share of the original's MACs that may "
+                "remain (half of them is 0.5)"
+            )
+        return value
+
+    @field_validator("std")
+    @classmethod
+    def _positive(cls, value: Triple | None) -> Triple | None:
+        if value is not None and min(value) <= 0:
+            raise ValueError("every standard deviation must be above 0")
+        return value
+
+    @field_validator("stages", "formats")
+    @classmethod
+    def _ordered(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if value is None else _in_order(value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "JobOptions":
+        if self.penalty is not None and self.method != "paper":
+            raise ValueError("--penalty is the lambda of --method paper; decore has none")
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("--mean and --std belong together: give both or neither")
+        return self
+
+    @property
+    def target_size_bytes(self) -> int | None:
+        """The same as target_size, with the unit in its name."""
+        return self.target_size
+
+    def identity(self) -> dict[str, Any]:
+        """The options that decide what is made, as plain JSON: equal for runs that may resume
+        each other."""
+        return self.model_dump(mode="json", exclude=set(_NOT_IDENTITY))
+
+
+def _in_order(chosen: Iterable[str]) -> tuple[str, ...]:
+    """Without repeats, stages in the order in which they run."""
+    unique = tuple(dict.fromkeys(chosen))
+    if not unique:
+        raise ValueError("names nothing; leave the option out for all of them")
+    return tuple(sorted(unique, key=lambda name: (*STAGES, "onnx", "tflite").index(name)))

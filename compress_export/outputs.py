@@ -1,0 +1,217 @@
+"""The output folder: appears whole at the end, or not at all.
+
+DIR                 the result; made by one rename when everything in it is ready
+DIR.run/            work in progress: checkpoints, curves, logs; --resume goes on from it
+DIR.run/staged/     the result while it is being put together
+DIR.run/lock        held while a process works there; the kernel frees it when the process dies
+DIR.run/options.json  which job this is, so that --resume cannot mix two
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from compress_export.errors import UsageError
+
+# Files that hold no progress: a run folder with nothing else in it is not worth keeping.
+_BOOKKEEPING = frozenset({"lock", "options.json", "error.log"})
+
+
+def default_out(board_id: str) -> Path:
+    """Where results go when --out is not given, relative to the working directory."""
+    return Path("compress-export-out") / board_id
+
+
+def run_folder(out: Path) -> Path:
+    """DIR.run of DIR."""
+    return out.with_name(out.name + ".run")
+
+
+class OutputFolder:
+    """One run's claim on an output folder; a context manager that gives it back.
+
+    Attributes:
+        final: DIR as the user named it, made absolute.
+        run: DIR.run, which exists and is locked while the claim is held.
+        staged: DIR.run/staged, an empty folder at first; `publish` turns it into DIR.
+    """
+
+    def __init__(self, out: Path, *, force: bool = False, resume: bool = False) -> None:
+        """Claim `out`. Raises UsageError, before anything was changed, where DIR exists without
+        `force` or is not ours to replace, nothing is there to resume, an unfinished run would be
+        lost, the place cannot be written to, or another process is at work there."""
+        self.final = Path(os.path.abspath(out.expanduser()))  # noqa: PTH100 (keeps symlinks)
+        self.run = run_folder(self.final)
+        self.staged = self.run / "staged"
+        self._force = force
+        _check_replaceable(self.final, force=force)
+        _check_run_folder(self.final, self.run, force=force, resume=resume)
+        self._made_parents = _make_folder(self.run)
+        self._lock_fd: int | None = _lock(self.run)
+        _restore_interrupted_publish(self.run, self.final)
+        try:
+            _check_replaceable(self.final, force=force)  # again: a restored one may be there now
+        except UsageError:
+            self.close()
+            raise
+        if not resume:
+            _empty(self.run)
+        _remove(self.staged)
+        self.staged.mkdir()
+
+    def claim_job(self, identity: Mapping[str, Any]) -> None:
+        """Note which job this is; on --resume compare with what was noted at its start.
+
+        identity: JobOptions.identity(), plain JSON. Raises UsageError naming what differs.
+        """
+        noted_path = self.run / "options.json"
+        if noted_path.is_file():
+            noted = json.loads(noted_path.read_text(encoding="utf-8"))
+            differing = [name for name in identity if identity[name] != noted.get(name)]
+            if differing:
+                changes = ", ".join(
+                    f"--{name.replace('_', '-')} was {noted.get(name)} and is {identity[name]}"
+                    for name in differing
+                )
+                raise UsageError(
+                    f"--resume: {self.run} belongs to another job ({changes}); "
+                    "give the same options or start anew with --force"
+                )
+        noted_path.write_text(json.dumps(dict(identity), indent=2) + "\n", encoding="utf-8")
+
+    def publish(self) -> Path:
+        """Turn DIR.run/staged into DIR; with force an old DIR is replaced at this moment only.
+
+        Returns DIR. A process killed between the two renames leaves the old DIR in
+        DIR.run/replaced, from where the next run puts it back.
+        """
+        replaced = self.run / "replaced"
+        if self.final.exists():
+            _check_replaceable(self.final, force=self._force)
+            _remove(replaced)
+            self.final.rename(replaced)
+        try:
+            self.staged.rename(self.final)
+        except OSError:
+            _restore_interrupted_publish(self.run, self.final)
+            raise
+        _remove(replaced)
+        (self.run / "finished").touch()
+        return self.final
+
+    def close(self) -> None:
+        """Give the claim back; a run folder without progress goes, so a mistake leaves nothing."""
+        if self._lock_fd is None:
+            return
+        with suppress(OSError):
+            _remove(self.staged)
+        if not _has_progress(self.run):
+            shutil.rmtree(self.run, ignore_errors=True)
+            for folder in self._made_parents:
+                with suppress(OSError):  # not empty: somebody else uses it by now
+                    folder.rmdir()
+        os.close(self._lock_fd)
+        self._lock_fd = None
+
+    def __enter__(self) -> "OutputFolder":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _check_replaceable(final: Path, *, force: bool) -> None:
+    """An existing DIR may go only with --force, and only where this program made it."""
+    if not final.exists() and not final.is_symlink():
+        return
+    if not final.is_dir() or final.is_symlink():
+        raise UsageError(f"--out {final}: exists and is not a folder; choose another name")
+    if not any(final.iterdir()) or (force and (final / "report.json").is_file()):
+        return
+    if force:
+        raise UsageError(
+            f"--out {final}: holds no report.json, so --force will not replace it; "
+            "choose another folder or remove it yourself"
+        )
+    raise UsageError(f"--out {final}: exists; replace it with --force or choose another folder")
+
+
+def _check_run_folder(final: Path, run: Path, *, force: bool, resume: bool) -> None:
+    unfinished = _has_progress(run) and not (run / "finished").is_file()
+    if resume and not unfinished:
+        why = "that run is finished" if run.is_dir() else f"{run} does not exist"
+        raise UsageError(f"--resume: nothing to resume for {final}, {why}; leave --resume out")
+    if unfinished and not resume and not force:
+        raise UsageError(
+            f"{run} holds an unfinished run: go on with --resume or start anew with --force"
+        )
+
+
+def _has_progress(run: Path) -> bool:
+    if not run.is_dir():
+        return False
+    staged = run / "staged"
+    return any(
+        path.is_file()
+        and staged not in path.parents
+        and path.relative_to(run).as_posix() not in _BOOKKEEPING
+        for path in run.rglob("*")
+    )
+
+
+def _make_folder(folder: Path) -> tuple[Path, ...]:
+    """Make `folder` and check that it can be written to; returns the parents it had to make,
+    innermost first."""
+    missing = [parent for parent in folder.parents if not parent.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / "lock"
+        probe.touch()
+    except OSError as error:
+        raise UsageError(
+            f"--out: cannot write to {folder.parent} ({error.strerror}); choose another folder"
+        ) from None
+    return tuple(missing)
+
+
+def _lock(run: Path) -> int:
+    """Hold DIR.run/lock. The kernel drops it with the process, so kill -9 leaves no stale lock."""
+    descriptor = os.open(run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise UsageError(
+            f"another process is working in {run}; wait for it or choose another --out"
+        ) from None
+    return descriptor
+
+
+def _restore_interrupted_publish(run: Path, final: Path) -> None:
+    replaced = run / "replaced"
+    if replaced.is_dir() and not final.exists():
+        replaced.rename(final)
+
+
+def _empty(run: Path) -> None:
+    for path in run.iterdir():
+        if path.name != "lock":
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,35 @@
+"""Sizes with units: MiB is 2**20 bytes, MB is 10**6, and a bare number is refused."""
+
+import re
+
+_UNITS = {
+    "B": 1,
+    "KB": 10**3,
+    "MB": 10**6,
+    "GB": 10**9,
+    "KIB": 2**10,
+    "MIB": 2**20,
+    "GIB": 2**30,
+}
+_PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as "1MiB", "500 KiB" or "2MB" (the case of the unit is free).
+
+    Raises ValueError with the allowed units where the unit is missing or unknown, and for
+    sizes below one byte.
+    """
+    match = _PATTERN.fullmatch(text)
+    factor = _UNITS.get(match.group(2).upper()) if match else None
+    if match is None or factor is None:
+        raise ValueError(f"{text!r} is not a size: give a number with B, KB, MB, KiB or MiB")
+    size_bytes = int(float(match.group(1)) * factor)
+    if size_bytes < 1:
+        raise ValueError(f"{text!r} is less than one byte")
+    return size_bytes
+
+
+def mib(size_bytes: float) -> str:
+    """Human form in MiB with three significant digits below 100, e.g. "1.07" or "0.0214"."""
+    return f"{size_bytes / 2**20:.3g}" if size_bytes < 100 * 2**20 else f"{size_bytes / 2**20:.0f}"

@@ -1,0 +1,244 @@
+"""The result as a table: on the terminal, and as report.md from the same rows.
+
+Both read the report (report.json, docs/report.md) as a plain dict, so that a table can be made
+again from a file of any earlier run.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from compress_export.sizes import mib
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Report = Mapping[str, Any]
+_FORMAT_NAMES = {"onnx": "ONNX", "tflite": "TFLite"}
+_PRECISION_NAMES = {"int8": "INT8", "float16": "FP16", "float32": "float"}
+_HEADINGS = ("", "size MiB", "params", "MACs", "top-1 %", "precision %", "recall %", "p90 ms")
+_STATUS_STYLES = {"pass": "green", "fail": "bold red", "unverified": "yellow"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        size_bytes: of the file; for the two networks of the float ONNX file.
+        top1, precision_macro, recall_macro: fractions of 1.
+        latency_p90_ms: of one image.
+        Any of them None where it was not measured.
+    """
+
+    name: str
+    size_bytes: int | None
+    params: int | None
+    macs: int | None
+    top1: float | None
+    precision_macro: float | None
+    recall_macro: float | None
+    latency_p90_ms: float | None
+
+
+def rows(report: Report) -> tuple[Row, ...]:
+    """Baseline, slim, then the slim network's quantized files, ONNX before TFLite.
+
+    A board without INT8 has FP16 files in their place. The two networks take precision, recall
+    and latency from their float ONNX file, or the TFLite one where a board has no ONNX.
+    """
+    stages: Mapping[str, Any] = report.get("stages", {})
+    networks = [
+        _network_row(stage, stages[stage], report)
+        for stage in ("baseline", "slim")
+        if stage in stages
+    ]
+    deployed = stages.get("slim") or stages.get("baseline") or {}
+    return (*networks, *(_file_row(entry, deployed) for entry in _deployed(report)))
+
+
+def _network_row(stage: str, figures: Mapping[str, Any], report: Report) -> Row:
+    measured = _artifact(report, stage, "float32", "onnx") or _artifact(
+        report, stage, "float32", "tflite"
+    )
+    return Row(
+        name=stage,
+        size_bytes=figures.get("size_bytes"),
+        params=figures.get("params"),
+        macs=figures.get("macs"),
+        top1=figures.get("top1"),
+        precision_macro=figures.get("precision_macro", measured.get("precision_macro")),
+        recall_macro=figures.get("recall_macro", measured.get("recall_macro")),
+        latency_p90_ms=_p90(measured),
+    )
+
+
+def _file_row(entry: Mapping[str, Any], network: Mapping[str, Any]) -> Row:
+    file_format = _FORMAT_NAMES.get(entry["format"], entry["format"])
+    precision = _PRECISION_NAMES.get(entry["precision"], entry["precision"])
+    return Row(
+        name=f"{file_format} {precision}",
+        size_bytes=entry.get("size_bytes"),
+        params=network.get("params"),
+        macs=network.get("macs"),
+        top1=entry.get("top1"),
+        precision_macro=entry.get("precision_macro"),
+        recall_macro=entry.get("recall_macro"),
+        latency_p90_ms=_p90(entry),
+    )
+
+
+def _deployed(report: Report) -> list[Mapping[str, Any]]:
+    """The files a board gets: of the slim network, or of the baseline where nothing was pruned."""
+    entries: Sequence[Mapping[str, Any]] = report.get("artifacts", ())
+    for stage in ("slim", "baseline"):
+        for precision in ("int8", "float16"):
+            found = [e for e in entries if e["stage"] == stage and e["precision"] == precision]
+            if found:
+                return sorted(found, key=lambda entry: str(entry["format"]))
+    return []
+
+
+def _artifact(report: Report, stage: str, precision: str, file_format: str) -> Mapping[str, Any]:
+    wanted = (stage, precision, file_format)
+    for entry in report.get("artifacts", ()):
+        if (entry["stage"], entry["precision"], entry["format"]) == wanted:
+            return dict(entry)
+    return {}
+
+
+def _p90(entry: Mapping[str, Any]) -> float | None:
+    return (entry.get("latency_ms") or {}).get("p90")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A figure and how many times smaller it is than the baseline's; "" where that is unknown."""
+
+    text: str
+    ratio: str = ""
+
+
+def cells(row: Row, baseline: Row | None) -> tuple[Cell, ...]:
+    """The row's figures in the order of the headings, without the name."""
+
+    def count(value: float | None, text: str | None, base: float | None) -> Cell:
+        if value is None or text is None:
+            return Cell("-")
+        compared = baseline is not None and baseline is not row and base and value
+        return Cell(text, f"{base / value:.1f}x" if compared and base else "")
+
+    base = baseline or row
+    return (
+        count(row.size_bytes, _text(row.size_bytes, mib), base.size_bytes),
+        count(row.params, _text(row.params, _short), base.params),
+        count(row.macs, _text(row.macs, _short), base.macs),
+        Cell(_text(row.top1, _percent) or "-"),
+        Cell(_text(row.precision_macro, _percent) or "-"),
+        Cell(_text(row.recall_macro, _percent) or "-"),
+        count(row.latency_p90_ms, _text(row.latency_p90_ms, _short_ms), base.latency_p90_ms),
+    )
+
+
+def _text(value: Any, show: Any) -> str | None:
+    return None if value is None else str(show(value))
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.2f}"
+
+
+def _short_ms(milliseconds: float) -> str:
+    return f"{milliseconds:.3g}"
+
+
+def _short(count: float) -> str:
+    """A count with three digits and the unit of thousands: 269722 -> "270k", 40551808 -> "40.6M"."""
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= factor * 0.9995:  # what rounds to 1000 of a unit is 1 of the next
+            return f"{count / factor:#.3g}".rstrip(".") + unit
+    return f"{count:g}"
+
+
+def print_report(report: Report, console: "Console") -> None:
+    """The table, the budgets with their limits, the warnings and the verdict."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=f"{report['model']} for {report['board']}", title_justify="left")
+    for index, heading in enumerate(_HEADINGS):
+        table.add_column(heading, justify="right" if index else "left")
+    found = rows(report)
+    for row in found:
+        figures = [
+            f"{c.text}\n[dim]{c.ratio}[/dim]" if c.ratio else c.text for c in _cells(row, found)
+        ]
+        table.add_row(escape(row.name), *figures)
+    console.print(table)
+    console.print(f"[dim]{measured_note(report)}[/dim]")
+    for check in report.get("checks", ()):
+        status = check["status"]
+        console.print(
+            f"[{_STATUS_STYLES.get(status, '')}]{status:<10}[/] {escape(check_line(check))}",
+            highlight=False,
+        )
+    for warning in report.get("warnings", ()):
+        console.print(f"[yellow]warning[/]    {escape(warning)}", highlight=False)
+    verdict = report["verdict"]
+    console.print(f"verdict: [{_STATUS_STYLES.get(verdict, '')}]{verdict}[/]")
+
+
+def _cells(row: Row, found: Sequence[Row]) -> tuple[Cell, ...]:
+    return cells(row, found[0] if found[0].name == "baseline" else None)
+
+
+def measured_note(report: Report) -> str:
+    """Where the figures come from; a latency from the host says nothing about the board."""
+    places = sorted({str(entry.get("measured_on")) for entry in report.get("artifacts", ())})
+    text = "1.0x is the baseline; latency of one image"
+    return f"{text}, measured on the {' and the '.join(places)}" if places else text
+
+
+def check_line(check: Mapping[str, Any]) -> str:
+    """One budget of one file, e.g. "slim.int8.onnx file_size 0.02 MiB, limit 8 MiB, headroom 8 MiB".
+
+    A missed budget says by how much it was missed.
+    """
+    value, limit, unit = check["value"], check["limit"], check["unit"]
+    parts = [f"{check['file']} {check['budget']}".strip()]
+    if value is None:
+        parts[0] += " not measured"
+    else:
+        parts[0] += f" {value:.4g} {unit}"
+    parts.append(f"limit {limit:.4g} {unit}")
+    if value is not None:
+        kind = "over by" if check["status"] == "fail" else "headroom"
+        parts.append(f"{kind} {abs(limit - value):.4g} {unit}")
+    text = ", ".join(parts)
+    return f"{text} ({check['note']})" if check.get("note") else text
+
+
+def report_markdown(report: Report) -> str:
+    """report.md: the same rows and checks as the terminal shows."""
+    found = rows(report)
+    lines = [f"# {report['model']} for {report['board']}: {report['verdict']}", ""]
+    lines += ["| " + " | ".join(_HEADINGS) + " |", "|---" + "|---:" * (len(_HEADINGS) - 1) + "|"]
+    for row in found:
+        figures = [f"{c.text} ({c.ratio})" if c.ratio else c.text for c in _cells(row, found)]
+        lines.append(f"| {row.name} | " + " | ".join(figures) + " |")
+    lines += ["", measured_note(report) + ".", ""]
+    if checks := report.get("checks"):
+        lines += ["## Budgets", "", "| status | budget |", "|---|---|"]
+        lines += [f"| {check['status']} | {_md(check_line(check))} |" for check in checks]
+        lines.append("")
+    if warnings := report.get("warnings"):
+        lines += ["## Warnings", "", *(f"- {warning}" for warning in warnings), ""]
+    if timings := report.get("timings_seconds"):
+        lines += ["## Time", "", "| stage | seconds |", "|---|---:|"]
+        lines += [f"| {stage} | {seconds:.1f} |" for stage, seconds in timings.items()]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _md(text: str) -> str:
+    return text.replace("|", "\\|")
