@@ -61,8 +61,8 @@ def describe_misfit(misfit: Misfit, wanted: State, given: State) -> str:
     if misfit.reshaped:
         key = misfit.reshaped[0]
         parts.append(
-            f"{len(misfit.reshaped)} tensors of another shape (first {key}: {_shape(given[key])} in the "
-            f"file, {_shape(wanted[key])} in the model)"
+            f"{len(misfit.reshaped)} tensors of another shape (first {key}: "
+            f"{_shape(given[key])} in the file, {_shape(wanted[key])} in the model)"
         )
     better = better_model(wanted, given)
     hint = f"; they fit the model {better!r}" if better else ""

@@ -1,0 +1,111 @@
+"""Find groups that may become empty: hidden channels of a branch that is added to something."""
+
+from __future__ import annotations
+
+import operator
+from collections import defaultdict
+from dataclasses import dataclass
+
+from torch import fx, nn
+
+from compressor.graph.channel_graph import FIXED_CLASS, BranchEnd, Consumer, Layer
+from compressor.graph.recorder import Recorder
+
+_ADDITIONS = frozenset({"add", "add_", "iadd"})
+# Symbolic tracing writes `a += b` down as `a + b`.
+_MAYBE_IN_PLACE = (operator.add, operator.iadd, "add_")
+_HANDS_ON = (nn.Identity, nn.Dropout, nn.Dropout2d)
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Branches that may be emptied.
+
+    Attributes:
+        removable_classes: classes that may all go.
+        ends: consumers whose output becomes a constant when they do.
+        swallowed: consumers inside the branch (a gate's layers) that vanish with it.
+    """
+
+    removable_classes: frozenset[int]
+    ends: dict[str, BranchEnd]
+    swallowed: frozenset[str]
+
+
+def removable_branches(
+    recorder: Recorder, consumers: tuple[Consumer, ...], layers: tuple[Layer, ...]
+) -> Branches:
+    """Return the branches whose emptiness leaves a constant that broadcasts into an addition.
+
+    Only one operand of an addition may be emptied, and only channels that nobody else reads.
+    """
+    makes = {layer.module: set(layer.out_classes.tolist()) for layer in layers}
+    readers: dict[int, set[str]] = defaultdict(set)
+    for consumer in consumers:
+        for number in consumer.classes.tolist():
+            readers[number].add(consumer.module)
+    taken: set[fx.Node] = set()
+    removable: set[int] = set()
+    ends: dict[str, BranchEnd] = {}
+    swallowed: set[str] = set()
+    for consumer in consumers:
+        addition, end = _addition_after(recorder, consumer.module)
+        hidden = set(consumer.classes.tolist())
+        if addition is None or addition in taken or FIXED_CLASS in hidden:
+            continue
+        others = set().union(*(readers[number] for number in hidden)) - {consumer.module}
+        # A gate's layers read the hidden channels too, and lead back to them.
+        inner = {name for name in others if _leads_back(name, hidden, makes, readers)}
+        if others - inner or hidden & makes.get(consumer.module, set()):
+            continue
+        taken.add(addition)
+        removable |= hidden
+        ends[consumer.module] = end
+        swallowed |= inner
+    return Branches(frozenset(removable), ends, frozenset(swallowed))
+
+
+def _addition_after(recorder: Recorder, module: str) -> tuple[fx.Node | None, BranchEnd]:
+    """Follow batch norm and the like behind a layer to the addition that its output enters."""
+    norms: list[str] = []
+    calls = recorder.calls.get(module, [])
+    node = calls[0] if len(calls) == 1 else None
+    while node is not None and len(node.users) == 1:
+        branch, (node,) = node, node.users
+        if _is_addition(node):
+            in_place = node.target in _MAYBE_IN_PLACE and node.args[0] is branch
+            two = len(node.all_input_nodes) == 2
+            return (node if two else None), BranchEnd(tuple(norms), in_place)
+        behind = _module_of(node)
+        if isinstance(behind, nn.modules.batchnorm._BatchNorm):
+            norms.append(str(node.target))
+        elif not _hands_on(behind):
+            node = None
+    return None, BranchEnd((), False)
+
+
+def _name(node: fx.Node) -> str:
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+
+
+def _is_addition(node: fx.Node) -> bool:
+    return node.op in ("call_function", "call_method") and _name(node) in _ADDITIONS
+
+
+def _module_of(node: fx.Node) -> nn.Module | None:
+    if node.op != "call_module" or node.graph.owning_module is None:
+        return None
+    return node.graph.owning_module.get_submodule(str(node.target))
+
+
+def _hands_on(module: nn.Module | None) -> bool:
+    return isinstance(module, _HANDS_ON) or type(module).__name__ in ("StochasticDepth", "DropPath")
+
+
+def _leads_back(
+    name: str, hidden: set[int], makes: dict[str, set[int]], readers: dict[int, set[str]]
+) -> bool:
+    """Return whether all that a layer makes is read by layers that make nothing but hidden channels."""
+    made = makes.get(name, set())
+    next_readers = set().union(*(readers[number] for number in made)) if made else set()
+    return bool(next_readers) and all(makes.get(reader, set()) <= hidden for reader in next_readers)

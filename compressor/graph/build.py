@@ -1,0 +1,167 @@
+"""Build the channel graph of a network: trace, run on labels, turn labels into classes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from compressor.graph.branches import removable_branches
+from compressor.graph.channel_graph import (
+    FIXED_CLASS,
+    AxisSlice,
+    ChannelGraph,
+    Classes,
+    Consumer,
+    CountedAttribute,
+    FeatureMap,
+    Group,
+    Layer,
+)
+from compressor.graph.interpreter import LabelInterpreter, LeafTracer
+from compressor.graph.labels import FIXED
+from compressor.graph.recorder import Recorder
+
+
+class TraceError(ValueError):
+    """The network's forward can't be traced symbolically."""
+
+
+def channel_graph(model: nn.Module, example: Tensor) -> ChannelGraph:
+    """Find which channels of a network must live or die together.
+
+    The model is traced and run once in eval mode; it is left as it was.
+
+    Args:
+        model: a network of which `torch.fx` can follow the forward in eval mode.
+        example: one input image, shape (1, C, H, W); the values don't matter.
+
+    Raises:
+        TraceError: the forward depends on tensor values in a way that can't be traced.
+    """
+    traced = _trace(model)
+    recorder = Recorder()
+    with torch.no_grad():
+        LabelInterpreter(traced, recorder).run(example)
+    return _in_classes(recorder, traced)
+
+
+def _trace(model: nn.Module) -> fx.GraphModule:
+    was_training = model.training
+    model.eval()
+    try:
+        return fx.GraphModule(model, LeafTracer().trace(model))
+    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise TraceError(
+            f"{type(model).__name__} can't be traced: {str(error).splitlines()[0]}"
+        ) from error
+    finally:
+        model.train(was_training)
+
+
+def _in_classes(recorder: Recorder, traced: fx.GraphModule) -> ChannelGraph:
+    number_of = _number_classes(recorder)
+
+    def classes(labels: Tensor) -> Classes:
+        roots = recorder.space.roots(labels.reshape(-1)).tolist()
+        return np.array([number_of.get(root, FIXED_CLASS) for root in roots], dtype=np.int64)
+
+    slices = tuple(AxisSlice(*key, classes(labels)) for key, labels in recorder.slices.items())
+    consumers = tuple(
+        Consumer(module, axis, classes(labels))
+        for module, (axis, labels) in recorder.consumers.items()
+    )
+    layers = tuple(
+        Layer(
+            record.module,
+            record.macs_per_pair,
+            record.weights_per_pair,
+            record.has_bias,
+            record.groups,
+            record.depthwise,
+            classes(record.in_labels),
+            classes(record.out_labels),
+        )
+        for record in recorder.layers.values()
+    )
+    branches = removable_branches(recorder, consumers, layers)
+    return ChannelGraph(
+        class_count=len(number_of),
+        slices=slices,
+        counts=tuple(
+            CountedAttribute(*key, classes(labels)) for key, labels in recorder.counts.items()
+        ),
+        consumers=consumers,
+        layers=layers,
+        feature_maps=_feature_maps(recorder, traced, classes),
+        groups=_groups(len(number_of), slices, layers, branches.removable_classes),
+        branch_ends=branches.ends,
+        swallowed=branches.swallowed,
+        fixed=dict(recorder.fixed),
+    )
+
+
+def _number_classes(recorder: Recorder) -> dict[int, int]:
+    """Number the classes that can be pruned, in the order of the layers that make them.
+
+    A class must be consumed by a layer (or dropping it would change nothing) and be cut somewhere.
+    """
+    consumed: set[int] = set()
+    for _, labels in recorder.consumers.values():
+        consumed.update(recorder.space.roots(labels).tolist())
+    numbers: dict[int, int] = {}
+    for labels in recorder.slices.values():
+        for root in recorder.space.roots(labels).tolist():
+            if root != FIXED and root in consumed:
+                numbers.setdefault(root, len(numbers))
+    return numbers
+
+
+def _groups(
+    class_count: int,
+    slices: tuple[AxisSlice, ...],
+    layers: tuple[Layer, ...],
+    removable: frozenset[int],
+) -> tuple[Group, ...]:
+    """Partition the classes by the set of layers that make them."""
+    producers: dict[int, list[str]] = defaultdict(list)
+    multiplicity: dict[int, int] = {}
+    made_by = [(layer.module, layer.out_classes) for layer in layers if not layer.depthwise]
+    made_by += [(cut.module, cut.classes) for cut in slices if cut.tensor == "value"]
+    for module, out_classes in made_by:
+        numbers, counts = np.unique(out_classes[out_classes != FIXED_CLASS], return_counts=True)
+        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+            producers[number].append(module)
+            multiplicity.setdefault(number, count)
+    members: dict[tuple[tuple[str, ...], bool], list[int]] = defaultdict(list)
+    for number in range(class_count):
+        members[tuple(producers[number]), number in removable].append(number)
+    return tuple(
+        Group(
+            name=modules[0] if modules else "free",
+            classes=np.array(numbers, dtype=np.int64),
+            multiplicity=multiplicity.get(numbers[0], 1),
+            removable=can_go,
+            producers=modules,
+        )
+        for (modules, can_go), numbers in members.items()
+    )
+
+
+def _feature_maps(recorder: Recorder, traced: fx.GraphModule, classes) -> tuple[FeatureMap, ...]:  # type: ignore[no-untyped-def]
+    order = {node: index for index, node in enumerate(traced.graph.nodes)}
+    last_use = {
+        node: max((order[user] for user in node.users), default=order[node]) for node in order
+    }
+    dies: dict[fx.Node, int] = {}
+    for node in order:
+        owner = recorder.owner_of(node)
+        dies[owner] = max(dies.get(owner, 0), last_use[node])
+    return tuple(
+        FeatureMap(
+            node.name, elements // labels.numel(), classes(labels), order[node], dies[node]
+        )
+        for node, (labels, elements) in recorder.outputs.items()
+    )

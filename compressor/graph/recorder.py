@@ -1,0 +1,80 @@
+"""What the label interpreter writes down while it walks through the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor, fx
+
+from compressor.graph.labels import LabelSpace
+
+
+@dataclass
+class LayerRecord:
+    """A convolution or linear layer as met on the way; see `channel_graph.Layer`."""
+
+    module: str
+    macs_per_pair: int
+    weights_per_pair: int
+    has_bias: bool
+    groups: int
+    depthwise: bool
+    in_labels: Tensor
+    out_labels: Tensor
+
+
+@dataclass
+class Recorder:
+    """Raw findings in terms of labels, turned into a `ChannelGraph` of classes at the end.
+
+    Attributes:
+        space: the labels and their unions.
+        slices: (module, tensor, axis) -> labels along the axis.
+        counts: (module, attribute) -> labels that the attribute counts.
+        consumers: module -> (axis, labels of its input channels).
+        layers: module -> layer, in order of execution.
+        outputs: node -> (labels, elements of the whole tensor) of tensors that take memory.
+        owners: node -> node whose memory it shares (activations in place, views).
+        calls: module -> the nodes that call it.
+        fixed: name -> reason.
+    """
+
+    space: LabelSpace = field(default_factory=LabelSpace)
+    slices: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
+    counts: dict[tuple[str, str], Tensor] = field(default_factory=dict)
+    consumers: dict[str, tuple[int, Tensor]] = field(default_factory=dict)
+    layers: dict[str, LayerRecord] = field(default_factory=dict)
+    outputs: dict[fx.Node, tuple[Tensor, int]] = field(default_factory=dict)
+    owners: dict[fx.Node, fx.Node] = field(default_factory=dict)
+    calls: dict[str, list[fx.Node]] = field(default_factory=dict)
+    fixed: dict[str, str] = field(default_factory=dict)
+
+    def allocate(self, node: fx.Node, labels: Tensor, elements: int) -> None:
+        """Note a tensor that takes memory of its own."""
+        self.outputs[node] = (labels, elements)
+
+    def owner_of(self, node: fx.Node) -> fx.Node:
+        """Return the node whose memory a node's tensor lives in."""
+        while node in self.owners:
+            node = self.owners[node]
+        return node
+
+    def slice_axis(self, module: str, tensor: str, axis: int, labels: Tensor) -> None:
+        """Note that an axis carries these labels; a tensor used twice unites both uses."""
+        key = (module, tensor, axis)
+        if key in self.slices:
+            self.space.unite(self.slices[key], labels)
+        else:
+            self.slices[key] = labels
+
+    def consume(self, module: str, axis: int, labels: Tensor) -> None:
+        """Note that a module mixes input channels with these labels."""
+        if module in self.consumers:
+            self.space.unite(self.consumers[module][1], labels)
+        else:
+            self.consumers[module] = (axis, labels)
+
+    def fix(self, name: str, labels: Tensor, reason: str) -> None:
+        """Fix labels, and remember why for the report."""
+        self.space.fix(labels)
+        self.fixed.setdefault(name, reason)

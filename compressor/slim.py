@@ -1,0 +1,159 @@
+"""Cut dropped channels out of a network: a smaller dense module, no masks left."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compressor.graph import ChannelGraph, Keep, kept_indices
+from compressor.graph.channel_graph import BranchEnd, Classes
+from compressor.placeholders import Constant, Nothing, Window
+
+
+def slim(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
+    """Return a copy of a network without the dropped channels.
+
+    In eval mode the result equals the network whose consumers see the dropped channels as zero
+    (`masks.ChannelMasks`), up to rounding. It is the same module class, so train mode, dropout and
+    stochastic depth work as before. A branch whose hidden channels are all dropped becomes an added constant.
+
+    Args:
+        model: the network that `graph` was built from; it is left as it was.
+        graph: its channel graph.
+        keep: True for every class that stays, shape (graph.class_count,).
+
+    Raises:
+        ValueError: a group that can't be empty would be.
+    """
+    check_keep(graph, keep)
+    slimmed = copy.deepcopy(model)
+    dead = _empty_branch_modules(graph, keep)
+    for name in dead.ends:
+        _replace_end(slimmed, name, graph.branch_ends[name])
+    for name in dead.nothing:
+        _replace(slimmed, name, Nothing(Window.of(slimmed.get_submodule(name))))
+    for name in dead.identities:
+        _replace(slimmed, name, nn.Identity())
+    for cut in graph.slices:
+        module = slimmed.get_submodule(cut.module)
+        if isinstance(module, Constant) and cut.tensor != "value":
+            if (cut.tensor, cut.axis) == ("weight", 0):
+                _cut(module, "value", 1, kept_indices(cut.classes, keep))
+        elif not isinstance(module, (Nothing, nn.Identity)):
+            _cut(module, cut.tensor, cut.axis, kept_indices(cut.classes, keep))
+    for layer in graph.layers:
+        _follow(slimmed.get_submodule(layer.module), layer.depthwise)
+    for count in graph.counts:
+        kept = len(kept_indices(count.classes, keep))
+        setattr(slimmed.get_submodule(count.module), count.attribute, kept)
+    _follow_norms(slimmed)
+    return slimmed
+
+
+def check_keep(graph: ChannelGraph, keep: Keep) -> None:
+    """Raise ValueError where a keep set has the wrong length or empties what must not be empty."""
+    if keep.shape != (graph.class_count,):
+        raise ValueError(f"keep has shape {keep.shape}, the graph has {graph.class_count} classes")
+    for group in graph.groups:
+        if not group.removable and not keep[group.classes].any():
+            raise ValueError(f"no channel is left in group '{group.name}'")
+
+
+class _DeadModules:
+    """Names of modules that an empty branch leaves without work."""
+
+    def __init__(self) -> None:
+        self.ends: list[str] = []
+        self.nothing: list[str] = []
+        self.identities: list[str] = []
+
+
+def _empty_branch_modules(graph: ChannelGraph, keep: Keep) -> _DeadModules:
+    dead = _DeadModules()
+    empty = {
+        number
+        for group in graph.groups
+        if group.removable and not keep[group.classes].any()
+        for number in group.classes.tolist()
+    }
+    if not empty:
+        return dead
+    for consumer in graph.consumers:
+        if _all_in(consumer.classes, empty):
+            swallowed = consumer.module in graph.swallowed
+            (dead.nothing if swallowed else dead.ends).append(consumer.module)
+    for layer in graph.layers:
+        if _all_in(layer.out_classes, empty) and layer.module not in dead.nothing:
+            dead.nothing.append(layer.module)
+    known = {layer.module for layer in graph.layers}
+    for cut in graph.slices:
+        if cut.module not in known and _all_in(cut.classes, empty):
+            dead.identities.append(cut.module)
+    return dead
+
+
+def _all_in(classes: Classes, numbers: set[int]) -> bool:
+    return len(classes) > 0 and set(classes.tolist()) <= numbers
+
+
+def _replace(model: nn.Module, name: str, new: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, new)
+
+
+def _replace_end(model: nn.Module, name: str, end: BranchEnd) -> None:
+    """Put what a layer and the batch norms behind it make of zeros in their place."""
+    layer = model.get_submodule(name)
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    channels = layer.out_channels if hasattr(layer, "out_channels") else weight.shape[0]
+    bias = getattr(layer, "bias", None)
+    value = weight.new_zeros(int(channels)) if bias is None else bias.detach()  # type: ignore[arg-type]
+    value = value.reshape((1, -1) + (1,) * (weight.dim() - 2))
+    for norm_name in end.norms:
+        norm = model.get_submodule(norm_name)
+        was_training = norm.training
+        with torch.no_grad():
+            value = norm.eval()(value)
+        norm.train(was_training)
+        _replace(model, norm_name, nn.Identity())
+    _replace(model, name, Constant(value, Window.of(layer), end.added_in_place))
+
+
+def _cut(module: nn.Module, tensor: str, axis: int, kept: np.ndarray) -> None:
+    old = getattr(module, tensor)
+    if len(kept) == old.shape[axis]:
+        return
+    new = old.detach().index_select(axis, torch.from_numpy(kept).to(old.device)).clone()
+    if isinstance(old, nn.Parameter):
+        setattr(module, tensor, nn.Parameter(new, requires_grad=old.requires_grad))
+    else:
+        setattr(module, tensor, new)
+
+
+def _follow(module: nn.Module, depthwise: bool) -> None:
+    """Let a layer's integer attributes say what its weight says."""
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.modules.conv._ConvTransposeNd):
+        module.in_channels, module.out_channels = module.weight.shape[:2]
+    elif isinstance(module, nn.modules.conv._ConvNd):
+        multiplier = module.out_channels // module.in_channels if depthwise else 1
+        module.out_channels = module.weight.shape[0]
+        if depthwise:
+            module.groups = module.out_channels // multiplier
+        module.in_channels = module.weight.shape[1] * module.groups
+
+
+def _follow_norms(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.PReLU):
+            module.num_parameters = module.weight.numel()
+        elif isinstance(
+            module, (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
+        ):
+            source = module.running_mean if module.running_mean is not None else module.weight
+            if source is not None:
+                module.num_features = source.numel()
