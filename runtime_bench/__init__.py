@@ -1,0 +1,47 @@
+"""Measure a folder of model files where they will run, and hold them to the board's budgets.
+
+Needs numpy and a runtime (onnxruntime, ai-edge-litert or tflite-runtime), nothing else.
+"""
+
+from runtime_bench.errors import BenchError, ManifestError, RuntimeMissingError, SamplesError
+from runtime_bench.host import HostFacts, host_facts, host_matches, is_board
+from runtime_bench.manifest import Manifest, read_manifest
+from runtime_bench.measure import measure_folder, measure_folders
+from runtime_bench.measurement import Measurement
+from runtime_bench.samples import Samples, open_samples
+from runtime_bench.verdict import (
+    Check,
+    exit_code,
+    overall,
+    slower_int8,
+    verdict,
+    violations,
+    worst,
+)
+from runtime_bench.verify import verify_files
+
+__all__ = [
+    "BenchError",
+    "Check",
+    "HostFacts",
+    "Manifest",
+    "ManifestError",
+    "Measurement",
+    "RuntimeMissingError",
+    "Samples",
+    "SamplesError",
+    "exit_code",
+    "host_facts",
+    "host_matches",
+    "is_board",
+    "measure_folder",
+    "measure_folders",
+    "open_samples",
+    "overall",
+    "read_manifest",
+    "slower_int8",
+    "verdict",
+    "verify_files",
+    "violations",
+    "worst",
+]

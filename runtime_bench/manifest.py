@@ -1,0 +1,283 @@
+"""Read the manifest.json of a model folder as frozen values."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from runtime_bench.errors import ManifestError
+
+MANIFEST_NAME = "manifest.json"
+SCHEMA_VERSION = 1
+BUDGETS = (
+    "file_size_mib",
+    "weights_mib",
+    "activation_memory_mib",
+    "peak_rss_mib",
+    "latency_p90_ms",
+    "accuracy_drop_points",
+)
+_CAUSE = "was the folder written by compress-export and copied whole?"
+_NUMBER = (int, float)
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a file.
+
+    Attributes:
+        name: tensor name in the file.
+        shape: dimensions; -1 stands for the free batch dimension.
+        layout: "NCHW" or "NHWC" for an image, "" for an output.
+        dtype: numpy name, e.g. "float32" or "int8".
+        scale, zero_point: real = scale * (stored - zero_point); None for a float tensor.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    layout: str
+    dtype: str
+    scale: float | None
+    zero_point: int | None
+
+    @property
+    def quantized(self) -> bool:
+        return self.scale is not None
+
+    @classmethod
+    def from_json(cls, data: Any, where: str) -> TensorSpec:
+        name = _text(data, "name", where)
+        shape = tuple(_get(data, "shape", list, where))
+        layout = str(data.get("layout") or "")
+        if layout not in ("", "NCHW", "NHWC"):
+            raise ManifestError(f"{where}: layout {layout!r} is neither NCHW nor NHWC")
+        dtype = _choice(data, "dtype", ("float32", "float16", "int8", "uint8"), where)
+        scale, zero_point = data.get("scale"), data.get("zero_point")
+        if dtype in ("int8", "uint8"):
+            scale = float(_get(data, "scale", _NUMBER, where))
+            zero_point = int(_get(data, "zero_point", int, where))
+            if not (math.isfinite(scale) and scale > 0):
+                raise ManifestError(f"{where}: scale {scale!r} is not a positive number")
+        else:
+            scale = zero_point = None
+        return cls(name, shape, layout, dtype, scale, zero_point)
+
+
+@dataclass(frozen=True)
+class SideFile:
+    """A file that a model file needs beside it (ONNX external data)."""
+
+    path: str
+    sha256: str | None
+
+    @classmethod
+    def from_json(cls, data: Any, where: str) -> SideFile:
+        if isinstance(data, str):
+            return cls(_inside(data, where), None)
+        return cls(_inside(_text(data, "path", where), where), data.get("sha256"))
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """One entry of the manifest's `files`.
+
+    Attributes:
+        path: POSIX path relative to the folder.
+        size_bytes: bytes on disk, side files included.
+        weight_bytes: bytes of the constants by dtype; None where the exporter gave none.
+        activation_bytes: liveness lower bound at batch 1, in bytes; None where not given.
+    """
+
+    name: str
+    stage: str
+    path: str
+    side_files: tuple[SideFile, ...]
+    format: str
+    precision: str
+    size_bytes: int
+    sha256: str
+    input: TensorSpec
+    output: TensorSpec
+    weight_bytes: dict[str, int] | None
+    activation_bytes: int | None
+
+    @classmethod
+    def from_json(cls, data: Any, where: str) -> ModelFile:
+        name = _text(data, "name", where)
+        where = f"{where} ({name})"
+        side_files = data.get("side_files") or []
+        return cls(
+            name=name,
+            stage=_choice(data, "stage", ("baseline", "slim"), where),
+            path=_inside(_text(data, "path", where), where),
+            side_files=tuple(SideFile.from_json(item, where) for item in side_files),
+            format=_choice(data, "format", ("onnx", "tflite"), where),
+            precision=_choice(data, "precision", ("float32", "float16", "int8"), where),
+            size_bytes=_get(data, "size_bytes", int, where),
+            sha256=_text(data, "sha256", where).lower(),
+            input=TensorSpec.from_json(_get(data, "input", dict, where), f"{where}, input"),
+            output=TensorSpec.from_json(_get(data, "output", dict, where), f"{where}, output"),
+            weight_bytes=_optional(data, "weight_bytes", dict, where),
+            activation_bytes=_optional(data, "activation_bytes", int, where),
+        )
+
+
+@dataclass(frozen=True)
+class BoardRef:
+    """What the manifest says of the board: enough to tell whether this host can speak for it."""
+
+    id: str
+    kind: str
+    arch: str
+    isa: tuple[str, ...]
+    cores: int | None
+
+    @classmethod
+    def from_json(cls, data: Any, where: str) -> BoardRef:
+        return cls(
+            id=_text(data, "id", where),
+            kind=_text(data, "kind", where),
+            arch=_text(data, "arch", where),
+            isa=tuple(_get(data, "isa", list, where)),
+            cores=_optional(data, "cores", int, where),
+        )
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a uint8 image becomes the network's input: (pixel * scale - mean) / std per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float
+    channel_order: str
+
+    @classmethod
+    def from_json(cls, data: Any, where: str) -> Preprocessing:
+        mean = tuple(float(value) for value in _get(data, "mean", list, where))
+        std = tuple(float(value) for value in _get(data, "std", list, where))
+        if len(mean) != len(std) or not all(math.isfinite(v) and v > 0 for v in std):
+            raise ManifestError(
+                f"{where}: mean {list(mean)} and std {list(std)} must be of one length, std above 0"
+            )
+        scale = float(_get(data, "scale", _NUMBER, where))
+        order = _choice(data, "channel_order", ("RGB", "BGR"), where)
+        return cls(mean, std, scale, order)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The manifest of one model folder; `folder` is where it was read.
+
+    Attributes:
+        budgets: the board's limits, only those that are set, keyed by the names in BUDGETS.
+        image_shape: (channels, height, width) of the network's input.
+    """
+
+    folder: Path
+    board: BoardRef
+    budgets: dict[str, float]
+    model: str
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    preprocessing: Preprocessing
+    files: tuple[ModelFile, ...]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read `folder`/manifest.json.
+
+    Raises:
+        ManifestError: no such folder or file, not JSON, another schema version, a missing or wrong
+            field. The files themselves are checked by `verify.verify_files`.
+    """
+    path = Path(folder) / MANIFEST_NAME
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ManifestError(f"{path}: {error.strerror}; {_CAUSE}") from error
+    except ValueError as error:
+        raise ManifestError(f"{path}: not JSON ({error}); {_CAUSE}") from error
+    where = str(path)
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ManifestError(
+            f"{where}: schema_version is {version!r}, this bench reads {SCHEMA_VERSION}; "
+            "was the folder written by another version of compress-export?"
+        )
+    shape = _get(data, "input", dict, where)
+    entries = _get(data, "files", list, where)
+    return Manifest(
+        folder=Path(folder),
+        board=BoardRef.from_json(_get(data, "board", dict, where), f"{where}: board"),
+        budgets=_budgets(_get(data, "budgets", dict, where), where),
+        model=_text(data, "model", where),
+        classes=tuple(str(name) for name in _get(data, "classes", list, where)),
+        image_shape=(
+            _get(shape, "channels", int, where),
+            _get(shape, "height", int, where),
+            _get(shape, "width", int, where),
+        ),
+        preprocessing=Preprocessing.from_json(
+            _get(data, "preprocessing", dict, where), f"{where}: preprocessing"
+        ),
+        files=tuple(
+            ModelFile.from_json(entry, f"{where}: files[{index}]")
+            for index, entry in enumerate(entries)
+        ),
+    )
+
+
+def _budgets(data: Mapping[str, Any], where: str) -> dict[str, float]:
+    """The limits that are set. An unknown one is refused: ignored, it would pass unseen."""
+    limits: dict[str, float] = {}
+    for name, limit in data.items():
+        if name not in BUDGETS:
+            raise ManifestError(f"{where}: unknown budget {name!r}; known are {', '.join(BUDGETS)}")
+        if limit is None:
+            continue
+        limits[name] = float(_get(data, name, _NUMBER, f"{where}: budgets"))
+        if not math.isfinite(limits[name]):
+            raise ManifestError(f"{where}: budget {name} is {limit!r}, not a finite number")
+    return limits
+
+
+def _get(data: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
+    """The value of `key`, of the type asked for, or a ManifestError that says what is there."""
+    if not isinstance(data, Mapping):
+        raise ManifestError(f"{where}: {data!r} is not an object; {_CAUSE}")
+    if key not in data:
+        raise ManifestError(f"{where}: '{key}' is missing; {_CAUSE}")
+    value = data[key]
+    if isinstance(value, bool) or not isinstance(value, kind):
+        kinds = kind if isinstance(kind, tuple) else (kind,)
+        names = " or ".join(one.__name__ for one in kinds)
+        raise ManifestError(f"{where}: '{key}' is {value!r}, expected {names}; {_CAUSE}")
+    return value
+
+
+def _optional(data: Any, key: str, kind: type, where: str) -> Any:
+    return None if data.get(key) is None else _get(data, key, kind, where)
+
+
+def _text(data: Any, key: str, where: str) -> str:
+    return str(_get(data, key, str, where))
+
+
+def _choice(data: Any, key: str, allowed: tuple[str, ...], where: str) -> str:
+    value = _text(data, key, where)
+    if value not in allowed:
+        raise ManifestError(f"{where}: '{key}' is {value!r}, allowed: {', '.join(allowed)}")
+    return value
+
+
+def _inside(path: str, where: str) -> str:
+    """Refuse a path that leaves the folder: a bundle may come from anywhere."""
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in path or not pure.parts:
+        raise ManifestError(f"{where}: path {path!r} does not stay inside the folder")
+    return path

@@ -1,0 +1,235 @@
+"""Measure the files of one or several model folders, each in a process of its own.
+
+The processes live side by side but only one works at a time: latency is taken in short rounds that
+go through all files in turn, so that a machine that slows down slows all of them alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from runtime_bench.errors import ManifestError, RuntimeMissingError
+from runtime_bench.host import HostFacts, host_facts, host_matches, is_board
+from runtime_bench.manifest import Manifest, ModelFile, read_manifest
+from runtime_bench.measurement import Measurement
+from runtime_bench.metrics import latency_percentiles
+from runtime_bench.process import WorkerProcess
+from runtime_bench.samples import open_samples
+from runtime_bench.verify import verify_files
+
+Progress = Callable[[str], None]
+
+ROUND_RUNS = 20
+_ROUND_LEAD_IN = 2  # untimed runs that refill the caches after another process's turn
+_MEMORY_RUNS = 5
+_SILENCE_S = 600.0
+
+
+@dataclass
+class _Job:
+    """A file, its live process and the figures gathered so far."""
+
+    manifest: Manifest
+    file: ModelFile
+    worker: WorkerProcess
+    figures: dict[str, Any] = field(default_factory=dict)
+    times_ms: list[float] = field(default_factory=list)
+
+
+def measure_folder(
+    folder: Path,
+    *,
+    samples: Path | None = None,
+    threads: int = 1,
+    runs: int = 100,
+    warmup: int = 10,
+    board_is_host: Literal["auto"] | bool = "auto",
+    progress: Progress | None = None,
+    silence_s: float = _SILENCE_S,
+) -> tuple[Measurement, ...]:
+    """Measure every file of one model folder; see `measure_folders`."""
+    return measure_folders(
+        [folder],
+        samples=samples,
+        threads=threads,
+        runs=runs,
+        warmup=warmup,
+        board_is_host=board_is_host,
+        progress=progress,
+        silence_s=silence_s,
+    )
+
+
+def measure_folders(
+    folders: Sequence[Path],
+    *,
+    samples: Path | None = None,
+    threads: int = 1,
+    runs: int = 100,
+    warmup: int = 10,
+    board_is_host: Literal["auto"] | bool = "auto",
+    progress: Progress | None = None,
+    silence_s: float = _SILENCE_S,
+) -> tuple[Measurement, ...]:
+    """Measure every file of the folders in one run, in manifest order.
+
+    Args:
+        folders: model folders of one board, e.g. DIR/bundle and DIR/reference.
+        samples: an .npz as in `samples.py`; None leaves the accuracy figures None.
+        threads: of each operator.
+        runs, warmup: timed and untimed single-image runs per file.
+        board_is_host: whether this machine is the board; "auto" asks COMPRESS_EXPORT_BOARD.
+        progress: gets one line of text per step.
+        silence_s: the longest a measuring process may go without a sign of life, in seconds.
+
+    Raises:
+        ManifestError: a folder is incomplete or altered, or the folders are for several boards.
+        SamplesError: the samples can't be read or don't fit the network.
+        BenchError: a file could not be loaded or run. A file whose runtime isn't installed is not
+            an error: its measurement says so in `note`.
+    """
+    if threads < 1 or runs < 1 or warmup < 0:
+        raise ValueError(
+            f"threads {threads}, runs {runs}, warmup {warmup}: at least 1, 1 and 0 are needed"
+        )
+    say = progress or (lambda _: None)
+    manifests = [_checked(folder) for folder in folders]
+    _one_board(manifests)
+    if samples is not None:
+        for manifest in manifests:  # unfit samples fail before anything is measured
+            open_samples(samples, manifest.image_shape, len(manifest.classes))
+    host = host_facts()
+    results: dict[tuple[int, int], Measurement] = {}
+    with ExitStack() as stack:
+        jobs: dict[tuple[int, int], _Job] = {}
+        for place, manifest, file in _numbered(manifests):
+            results[place] = _static(manifest, file, threads, host, board_is_host)
+            try:
+                jobs[place] = _start(stack, manifest, file, threads, silence_s, say)
+            except RuntimeMissingError as error:
+                say(f"{file.name}: not measured, {error}")
+                results[place] = replace(results[place], note=f"not measured: {error}")
+        _time_in_rounds(list(jobs.values()), runs, warmup, say)
+        for place, job in jobs.items():
+            if samples is not None:
+                _evaluate(job, samples, say)
+            results[place] = replace(results[place], **job.figures)
+    return tuple(results[place] for place in sorted(results))
+
+
+def _checked(folder: Path) -> Manifest:
+    manifest = read_manifest(Path(folder))
+    verify_files(manifest)
+    return manifest
+
+
+def _one_board(manifests: Sequence[Manifest]) -> None:
+    boards = sorted({manifest.board.id for manifest in manifests})
+    if len(boards) != 1:
+        raise ManifestError(f"folders of one board expected, got {len(boards)}: {boards}")
+
+
+def _numbered(
+    manifests: Sequence[Manifest],
+) -> Iterable[tuple[tuple[int, int], Manifest, ModelFile]]:
+    for outer, manifest in enumerate(manifests):
+        for inner, file in enumerate(manifest.files):
+            yield (outer, inner), manifest, file
+
+
+def _static(
+    manifest: Manifest,
+    file: ModelFile,
+    threads: int,
+    host: HostFacts,
+    board_is_host: Literal["auto"] | bool,
+) -> Measurement:
+    """What is known without running the file; the size was just compared with the disk."""
+    on_board = is_board(manifest.board) if board_is_host == "auto" else board_is_host
+    return Measurement(
+        name=file.name,
+        stage=file.stage,
+        folder=str(manifest.folder),
+        path=file.path,
+        format=file.format,
+        precision=file.precision,
+        size_bytes=file.size_bytes,
+        sha256=file.sha256,
+        weight_bytes=file.weight_bytes,
+        activation_bytes=file.activation_bytes,
+        threads=threads,
+        measured_on="board" if on_board else "host",
+        host_matches_board=host_matches(host, manifest.board),
+    )
+
+
+def _start(
+    stack: ExitStack,
+    manifest: Manifest,
+    file: ModelFile,
+    threads: int,
+    silence_s: float,
+    say: Progress,
+) -> _Job:
+    """A process with the file loaded, which then waits for its turns."""
+    say(f"{file.name}: loading")
+    without_arena = None
+    if file.format == "onnx":
+        with WorkerProcess(file.name, silence_s) as short_lived:
+            short_lived.ask(_load(manifest, file, threads, arena=False))
+            answer = short_lived.ask(_time(manifest, _MEMORY_RUNS, 0))
+            without_arena = answer["peak_rss_bytes"]
+    worker = stack.enter_context(WorkerProcess(file.name, silence_s))
+    job = _Job(manifest, file, worker)
+    job.figures.update(worker.ask(_load(manifest, file, threads, arena=True)))
+    job.figures["peak_rss_no_arena_bytes"] = without_arena
+    return job
+
+
+def _time_in_rounds(jobs: Sequence[_Job], runs: int, warmup: int, say: Progress) -> None:
+    for job in jobs:
+        job.worker.ask(_time(job.manifest, 0, warmup))
+    sizes = round_sizes(runs)
+    for number, size in enumerate(sizes):
+        say(f"latency: round {number + 1} of {len(sizes)}")
+        # Every second round runs backwards, so that no file is always first after a pause.
+        for job in jobs if number % 2 == 0 else reversed(jobs):
+            answer = job.worker.ask(_time(job.manifest, size, _ROUND_LEAD_IN))
+            job.times_ms.extend(answer["times_ms"])
+            job.figures["peak_rss_bytes"] = answer["peak_rss_bytes"]
+    for job in jobs:
+        job.figures["latency_ms"] = latency_percentiles(job.times_ms)
+        job.figures["latency_runs"] = len(job.times_ms)
+
+
+def round_sizes(runs: int) -> list[int]:
+    """Timed runs per round: even shares of at most ROUND_RUNS that add up to `runs`."""
+    rounds = -(-runs // ROUND_RUNS)
+    return [runs // rounds + (1 if number < runs % rounds else 0) for number in range(rounds)]
+
+
+def _evaluate(job: _Job, samples: Path, say: Progress) -> None:
+    say(f"{job.file.name}: evaluating")
+    request = {
+        "op": "evaluate",
+        "samples": str(Path(samples).resolve()),
+        "preprocessing": asdict(job.manifest.preprocessing),
+    }
+    job.figures.update(
+        job.worker.ask(request, lambda done: say(f"{job.file.name}: {done} images evaluated"))
+    )
+
+
+def _load(manifest: Manifest, file: ModelFile, threads: int, *, arena: bool) -> dict[str, Any]:
+    folder = str(manifest.folder.resolve())
+    request = {"op": "load", "folder": folder, "file": asdict(file)}
+    return {**request, "threads": threads, "arena": arena}
+
+
+def _time(manifest: Manifest, runs: int, warmup: int) -> dict[str, Any]:
+    shape = list(manifest.image_shape)
+    return {"op": "time", "runs": runs, "warmup": warmup, "image_shape": shape}

@@ -1,0 +1,63 @@
+"""What is known of one model file after measuring it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Figures of one file. None means: not measured, with the reason in `note` where there is one.
+
+    Attributes:
+        folder: the model folder as it was given; `path` is relative to it.
+        size_bytes: bytes on disk, side files counted.
+        weight_bytes: bytes of the constants by dtype, from the manifest.
+        activation_bytes: liveness lower bound at batch 1, from the manifest.
+        top1, agreement, precision_macro, recall_macro: fractions of 1. Agreement is with torch's
+            predictions for the file's stage.
+        samples: how many images those four stand on.
+        eval_seconds: wall time of evaluating all samples: reading, normalising and running.
+        latency_ms: p50, p90 and p99 of single images, in milliseconds.
+        latency_runs: how many timed runs those stand on.
+        rss_before_load_bytes: RSS with the runtime imported and no file loaded.
+        rss_after_load_bytes: RSS with the file loaded, before the first run.
+        peak_rss_bytes: highest RSS of the process up to the end of the latency runs.
+        peak_rss_no_arena_bytes: the same with onnxruntime's CPU arena off; None for TFLite.
+        runtime: name and version, e.g. "onnxruntime 1.31.1".
+        measured_on: "board" or "host", for every figure above.
+        host_matches_board: whether the machine has the board's architecture and all of its isa.
+    """
+
+    name: str
+    stage: str
+    folder: str
+    path: str
+    format: str
+    precision: str
+    size_bytes: int
+    sha256: str
+    weight_bytes: dict[str, int] | None
+    activation_bytes: int | None
+    threads: int
+    measured_on: str
+    host_matches_board: bool
+    top1: float | None = None
+    agreement: float | None = None
+    precision_macro: float | None = None
+    recall_macro: float | None = None
+    samples: int | None = None
+    eval_seconds: float | None = None
+    latency_ms: dict[str, float] | None = None
+    latency_runs: int | None = None
+    rss_before_load_bytes: int | None = None
+    rss_after_load_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    peak_rss_no_arena_bytes: int | None = None
+    runtime: str | None = None
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """All fields as plain JSON values."""
+        return asdict(self)

@@ -1,0 +1,46 @@
+"""Between the network's float NCHW batches and the tensors a file takes and gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from runtime_bench.manifest import TensorSpec
+
+FloatArray = npt.NDArray[np.float32]
+AnyArray = npt.NDArray[Any]
+
+
+def quantize(values: FloatArray, scale: float, zero_point: int, dtype: str) -> AnyArray:
+    """Stored integers: round(values / scale) + zero_point, clipped to the dtype's range.
+
+    Halves round to even, as both runtimes do. Same shape as `values`.
+    """
+    limits = np.iinfo(dtype)
+    stored = np.rint(values / np.float32(scale)) + np.float32(zero_point)
+    clipped: AnyArray = np.clip(stored, limits.min, limits.max).astype(dtype)
+    return clipped
+
+
+def dequantize(stored: AnyArray, scale: float, zero_point: int) -> FloatArray:
+    """Real values: scale * (stored - zero_point), float32, same shape."""
+    shifted = stored.astype(np.int32) - np.int32(zero_point)
+    return (shifted * np.float32(scale)).astype(np.float32)
+
+
+def to_native(batch: FloatArray, spec: TensorSpec) -> AnyArray:
+    """A float32 NCHW batch [b, C, H, W] in the layout and dtype that the file's input takes."""
+    if spec.layout == "NHWC":
+        batch = batch.transpose(0, 2, 3, 1)  # [b, H, W, C]
+    if spec.scale is not None and spec.zero_point is not None:
+        return np.ascontiguousarray(quantize(batch, spec.scale, spec.zero_point, spec.dtype))
+    return np.ascontiguousarray(batch, dtype=spec.dtype)
+
+
+def from_native(output: AnyArray, spec: TensorSpec) -> FloatArray:
+    """The file's output as float32 logits [b, classes]."""
+    if spec.scale is not None and spec.zero_point is not None:
+        output = dequantize(output, spec.scale, spec.zero_point)
+    return output.astype(np.float32, copy=False).reshape(len(output), -1)

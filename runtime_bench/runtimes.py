@@ -1,0 +1,175 @@
+"""One runner per file format: load a file once, then run batches through it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+from runtime_bench.errors import BenchError, RuntimeMissingError
+from runtime_bench.manifest import ModelFile, TensorSpec
+from runtime_bench.quantize import AnyArray, FloatArray, from_native, to_native
+
+_ONNX_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(int8)": "int8",
+    "tensor(uint8)": "uint8",
+}
+# (module, distribution), the preferred one first.
+_TFLITE_RUNTIMES = (
+    ("ai_edge_litert.interpreter", "ai-edge-litert"),
+    ("tflite_runtime.interpreter", "tflite-runtime"),
+)
+
+
+class Runner(Protocol):
+    """A loaded file. `run` is prepare, invoke and finish in one; latency times `invoke` alone.
+
+    Attributes:
+        runtime: name and version, e.g. "onnxruntime 1.31.1".
+        free_batch: whether more than one image may go through at a time.
+    """
+
+    runtime: str
+    free_batch: bool
+
+    def prepare(self, batch: FloatArray) -> AnyArray:
+        """Normalised float32 [b, C, H, W] -> the file's own layout and dtype."""
+
+    def invoke(self, native: AnyArray) -> AnyArray:
+        """The file's output for its own input, copies in and out included."""
+
+    def run(self, batch: FloatArray) -> FloatArray:
+        """Normalised float32 [b, C, H, W] -> float32 logits [b, classes]."""
+
+
+class OnnxRunner:
+    """An ONNX file in onnxruntime on the CPU."""
+
+    def __init__(self, path: Path, file: ModelFile, threads: int, arena: bool = True) -> None:
+        onnxruntime = import_runtime("onnx")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.enable_cpu_mem_arena = arena
+        options.log_severity_level = 3  # errors only
+        self.runtime = f"onnxruntime {onnxruntime.__version__}"
+        self._session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        self._file = file
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        for tensor, spec in ((inputs[0], file.input), (outputs[0], file.output)):
+            dtype = _ONNX_DTYPES.get(tensor.type, tensor.type)
+            _expect(file, spec, "name and dtype", (tensor.name, dtype), (spec.name, spec.dtype))
+        batch = inputs[0].shape[0]
+        self.free_batch = not isinstance(batch, int)
+        _expect_batch(file, 1 if self.free_batch else batch)
+
+    def prepare(self, batch: FloatArray) -> AnyArray:
+        return to_native(batch, self._file.input)
+
+    def invoke(self, native: AnyArray) -> AnyArray:
+        feed = {self._file.input.name: native}
+        output: AnyArray = self._session.run([self._file.output.name], feed)[0]
+        return output
+
+    def run(self, batch: FloatArray) -> FloatArray:
+        return from_native(self.invoke(self.prepare(batch)), self._file.output)
+
+
+class TfliteRunner:
+    """A TFLite file in ai-edge-litert, or in tflite-runtime where that is what the board has."""
+
+    free_batch = False
+
+    def __init__(self, path: Path, file: ModelFile, threads: int) -> None:
+        module = import_runtime("tflite")
+        self.runtime = _tflite_name(module.__name__)
+        self._interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
+        self._interpreter.allocate_tensors()
+        self._file = file
+        given = self._interpreter.get_input_details()[0]
+        made = self._interpreter.get_output_details()[0]
+        for details, spec in ((given, file.input), (made, file.output)):
+            _expect_tflite(file, spec, details)
+        _expect_batch(file, int(given["shape"][0]))
+        self._input, self._output = given["index"], made["index"]
+
+    def prepare(self, batch: FloatArray) -> AnyArray:
+        return to_native(batch, self._file.input)
+
+    def invoke(self, native: AnyArray) -> AnyArray:
+        self._interpreter.set_tensor(self._input, native)
+        self._interpreter.invoke()
+        output: AnyArray = self._interpreter.get_tensor(self._output)
+        return output
+
+    def run(self, batch: FloatArray) -> FloatArray:
+        return from_native(self.invoke(self.prepare(batch)), self._file.output)
+
+
+def load_runner(path: Path, file: ModelFile, threads: int, arena: bool = True) -> Runner:
+    """Load `file` from `path`.
+
+    Args:
+        threads: of one operator (intra-op); operators run one after another.
+        arena: onnxruntime's CPU memory arena; ignored for TFLite.
+
+    Raises:
+        RuntimeMissingError: no runtime for the format is installed.
+        BenchError: the file is not what its manifest entry says.
+    """
+    makers: dict[str, Callable[[], Runner]] = {
+        "onnx": lambda: OnnxRunner(path, file, threads, arena),
+        "tflite": lambda: TfliteRunner(path, file, threads),
+    }
+    return makers[file.format]()
+
+
+def import_runtime(file_format: str) -> Any:
+    """The module that runs a format; RuntimeMissingError says what was tried and why it failed."""
+    names = ["onnxruntime"] if file_format == "onnx" else [name for name, _ in _TFLITE_RUNTIMES]
+    failures = []
+    for name in names:
+        try:
+            return importlib.import_module(name)
+        except ImportError as error:
+            failures.append(f"{name.partition('.')[0]}: {str(error).strip().splitlines()[-1]}")
+    raise RuntimeMissingError(f"no {file_format} runtime can be imported ({'; '.join(failures)})")
+
+
+def _tflite_name(module: str) -> str:
+    distribution = dict(_TFLITE_RUNTIMES)[module]
+    try:
+        return f"{distribution} {metadata.version(distribution)}"
+    except metadata.PackageNotFoundError:
+        return distribution
+
+
+def _expect_tflite(file: ModelFile, spec: TensorSpec, details: dict[str, Any]) -> None:
+    dtype = details["dtype"].__name__
+    _expect(file, spec, "dtype", dtype, spec.dtype)
+    shape = tuple(int(size) for size in details["shape"])
+    _expect(file, spec, "shape", shape[1:], spec.shape[1:])
+    if spec.scale is not None:
+        scale, zero_point = details["quantization"]
+        if abs(float(scale) - spec.scale) > 1e-6 * spec.scale or zero_point != spec.zero_point:
+            found, said = (float(scale), int(zero_point)), (spec.scale, spec.zero_point)
+            _expect(file, spec, "scale and zero point", found, said)
+
+
+def _expect(file: ModelFile, spec: TensorSpec, what: str, found: object, said: object) -> None:
+    if found != said:
+        raise BenchError(
+            f"{file.name}: {what} of tensor '{spec.name}' is {found} in the file, "
+            f"{said} in the manifest"
+        )
+
+
+def _expect_batch(file: ModelFile, batch: int) -> None:
+    if batch != 1:
+        raise BenchError(f"{file.name}: the batch dimension is fixed at {batch}, not 1 or free")

@@ -1,0 +1,204 @@
+"""Compare measurements with the board's budgets, one check per deployable file and budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from runtime_bench.manifest import BUDGETS, Manifest, ModelFile
+from runtime_bench.measurement import Measurement
+
+MIB = 2**20
+PASS, FAIL, UNVERIFIED = "pass", "fail", "unverified"
+EXIT_PASSED, EXIT_MISSED, EXIT_NOT_MEASURED = 0, 1, 4
+
+_UNITS = {
+    "file_size_mib": "MiB",
+    "weights_mib": "MiB",
+    "activation_memory_mib": "MiB",
+    "peak_rss_mib": "MiB",
+    "latency_p90_ms": "ms",
+    "accuracy_drop_points": "points",
+}
+# These depend on the machine; the others are the same wherever they are taken.
+_MACHINE_BOUND = ("peak_rss_mib", "latency_p90_ms")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One budget of one file.
+
+    Attributes:
+        file: the model file's name; "" where the bundle has no deployable file.
+        value: in `unit`; None where nothing was measured.
+        status: "pass", "fail", or "unverified": not decided, which never counts as a pass.
+        note: why it is unverified, or what the value stands on.
+    """
+
+    file: str
+    budget: str
+    value: float | None
+    limit: float
+    unit: str
+    status: str
+    note: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        value = "not measured" if self.value is None else f"{self.value:.4g} {self.unit}"
+        text = f"{self.status}: {self.file} {self.budget} {value}, limit {self.limit:g} {self.unit}"
+        return f"{text} ({self.note})" if self.note else text
+
+
+def verdict(
+    measurements: Sequence[Measurement], bundle: Manifest, *, baseline_top1: float | None
+) -> tuple[Check, ...]:
+    """Check every budget of `bundle` on each of its slim files.
+
+    Args:
+        measurements: may hold other files too (the reference folder's); those are left alone.
+        bundle: the manifest of the deployable folder, which names files, board and budgets.
+        baseline_top1: the baseline's float top-1 on the same samples, a fraction of 1.
+    """
+    files = [file for file in bundle.files if file.stage == "slim"]
+    limits = [(name, bundle.budgets[name]) for name in BUDGETS if name in bundle.budgets]
+    if not files:
+        note = "the bundle holds no slim file"
+        return tuple(Check("", n, None, lim, _UNITS[n], UNVERIFIED, note) for n, lim in limits)
+    return tuple(
+        _check(file, _find(measurements, file), bundle, name, limit, baseline_top1)
+        for file in files
+        for name, limit in limits
+    )
+
+
+def _find(measurements: Sequence[Measurement], file: ModelFile) -> Measurement | None:
+    """The measurement of exactly these bytes: a stale one of the same name doesn't count."""
+    for item in measurements:
+        if item.name == file.name and item.sha256 == file.sha256:
+            return item
+    return None
+
+
+def _check(
+    file: ModelFile,
+    item: Measurement | None,
+    bundle: Manifest,
+    budget: str,
+    limit: float,
+    baseline_top1: float | None,
+) -> Check:
+    def check(value: float | None, status: str, note: str) -> Check:
+        return Check(file.name, budget, value, limit, _UNITS[budget], status, note)
+
+    if item is None:
+        return check(None, UNVERIFIED, "this file was not measured")
+    value, missing = _value(item, budget, baseline_top1)
+    if value is None:
+        return check(None, UNVERIFIED, item.note or missing)
+    note = "liveness lower bound" if budget == "activation_memory_mib" else ""
+    if budget in _MACHINE_BOUND:
+        if item.measured_on != "board" and not item.host_matches_board:
+            return check(value, UNVERIFIED, _foreign(bundle))
+        if item.measured_on != "board":
+            note = "measured on a host with the board's architecture and isa"
+    # "not <=" rather than ">": a NaN must not pass.
+    return check(value, PASS if value <= limit else FAIL, note)
+
+
+def _foreign(bundle: Manifest) -> str:
+    board = bundle.board
+    wants = " ".join((board.arch, *board.isa))
+    return f"measured on a host unlike {board.id} ({wants}); measure on the board"
+
+
+def _value(item: Measurement, budget: str, baseline_top1: float | None) -> tuple[float | None, str]:
+    """The figure that a budget is about, and what to say where there is none."""
+    readers: dict[str, Callable[[], tuple[float | None, str]]] = {
+        "file_size_mib": lambda: (_mib(item.size_bytes), ""),
+        "weights_mib": lambda: (
+            _mib(sum(item.weight_bytes.values()) if item.weight_bytes else None),
+            "the manifest gives no weight bytes",
+        ),
+        "activation_memory_mib": lambda: (
+            _mib(item.activation_bytes),
+            "the manifest gives no activation bytes",
+        ),
+        "peak_rss_mib": lambda: (_mib(item.peak_rss_bytes), "this system reports no peak RSS"),
+        "latency_p90_ms": lambda: (
+            item.latency_ms["p90"] if item.latency_ms else None,
+            "no latency was measured",
+        ),
+        "accuracy_drop_points": lambda: _drop(item, baseline_top1),
+    }
+    return readers[budget]()
+
+
+def _drop(item: Measurement, baseline_top1: float | None) -> tuple[float | None, str]:
+    if item.top1 is None:
+        return None, "accuracy was not measured: no samples were given"
+    if baseline_top1 is None:
+        return None, "the baseline's top-1 is not known"
+    # Rounded so that 0.90 -> 0.89 is a drop of 1 point, not of 1.0000000000000009.
+    return round((baseline_top1 - item.top1) * 100, 9), ""
+
+
+def _mib(size_bytes: int | None) -> float | None:
+    return None if size_bytes is None else size_bytes / MIB
+
+
+def overall(checks: Sequence[Check]) -> str:
+    """The worst status: fail before unverified before pass; no budgets at all is a pass."""
+    statuses = {check.status for check in checks}
+    return next((status for status in (FAIL, UNVERIFIED) if status in statuses), PASS)
+
+
+def violations(checks: Sequence[Check]) -> tuple[Check, ...]:
+    """The checks that failed."""
+    return tuple(check for check in checks if check.status == FAIL)
+
+
+def worst(checks: Sequence[Check]) -> tuple[Check, ...]:
+    """One check per budget, that of the worst file: by status, then by value."""
+    order = {FAIL: 2, UNVERIFIED: 1, PASS: 0}
+
+    def badness(check: Check) -> tuple[int, float]:
+        return order[check.status], float("inf") if check.value is None else check.value
+
+    names = [name for name in BUDGETS if any(check.budget == name for check in checks)]
+    return tuple(
+        max((check for check in checks if check.budget == name), key=badness) for name in names
+    )
+
+
+def exit_code(checks: Sequence[Check], require_measured: bool = False) -> int:
+    """0 passed, 1 a budget missed, 4 a budget unverified though measuring was required."""
+    status = overall(checks)
+    if status == FAIL:
+        return EXIT_MISSED
+    return EXIT_NOT_MEASURED if status == UNVERIFIED and require_measured else EXIT_PASSED
+
+
+def slower_int8(measurements: Sequence[Measurement]) -> tuple[str, ...]:
+    """One warning per INT8 file whose p50 is above its stage's float file of the same format."""
+    floats = {
+        (item.stage, item.format): item
+        for item in measurements
+        if item.precision == "float32" and item.latency_ms
+    }
+    warnings = []
+    for item in measurements:
+        reference = floats.get((item.stage, item.format))
+        if item.precision != "int8" or item.latency_ms is None or reference is None:
+            continue
+        assert reference.latency_ms is not None
+        p50, float_p50 = item.latency_ms["p50"], reference.latency_ms["p50"]
+        if p50 > float_p50:
+            warnings.append(
+                f"{item.name} is slower than {reference.name}: p50 {p50:.3f} ms against "
+                f"{float_p50:.3f} ms in {item.runtime} with {item.threads} thread(s)"
+            )
+    return tuple(warnings)
