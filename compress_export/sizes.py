@@ -31,5 +31,6 @@ def parse_size(text: str) -> int:
 
 
 def mib(size_bytes: float) -> str:
-    """Human form in MiB with three significant digits below 100, e.g. "1.07" or "0.0214"."""
-    return f"{size_bytes / 2**20:.3g}" if size_bytes < 100 * 2**20 else f"{size_bytes / 2**20:.0f}"
+    """Human form in MiB with three significant digits, e.g. "1.07", "0.0214" or "129"."""
+    amount = size_bytes / 2**20
+    return f"{amount:.0f}" if amount >= 100 else f"{amount:#.3g}"

@@ -149,11 +149,11 @@ def _percent(share: float) -> str:
 
 
 def _short_ms(milliseconds: float) -> str:
-    return f"{milliseconds:.3g}"
+    return f"{milliseconds:#.3g}".rstrip(".")
 
 
 def _short(count: float) -> str:
-    """A count with three digits and the unit of thousands: 269722 -> "270k", 40551808 -> "40.6M"."""
+    """A count with three digits and its unit: 269722 -> "270k", 40551808 -> "40.6M"."""
     for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= factor * 0.9995:  # what rounds to 1000 of a unit is 1 of the next
             return f"{count / factor:#.3g}".rstrip(".") + unit
@@ -162,12 +162,21 @@ def _short(count: float) -> str:
 
 def print_report(report: Report, console: "Console") -> None:
     """The table, the budgets with their limits, the warnings and the verdict."""
+    from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=f"{report['model']} for {report['board']}", title_justify="left")
+    # a light frame and no wrapping: eight columns have to fit into 80 characters
+    table = Table(
+        title=escape(_subject(report)),
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for index, heading in enumerate(_HEADINGS):
-        table.add_column(heading, justify="right" if index else "left")
+        table.add_column(heading, justify="right" if index else "left", no_wrap=True)
     found = rows(report)
     for row in found:
         figures = [
@@ -188,6 +197,10 @@ def print_report(report: Report, console: "Console") -> None:
     console.print(f"verdict: [{_STATUS_STYLES.get(verdict, '')}]{verdict}[/]")
 
 
+def _subject(report: Report) -> str:
+    return f"{report['model']} for {report['board']}"
+
+
 def _cells(row: Row, found: Sequence[Row]) -> tuple[Cell, ...]:
     return cells(row, found[0] if found[0].name == "baseline" else None)
 
@@ -200,7 +213,7 @@ def measured_note(report: Report) -> str:
 
 
 def check_line(check: Mapping[str, Any]) -> str:
-    """One budget of one file, e.g. "slim.int8.onnx file_size 0.02 MiB, limit 8 MiB, headroom 8 MiB".
+    """One budget of one file: "slim.int8.onnx file_size 2 MiB, limit 8 MiB, headroom 6 MiB".
 
     A missed budget says by how much it was missed.
     """
@@ -221,7 +234,7 @@ def check_line(check: Mapping[str, Any]) -> str:
 def report_markdown(report: Report) -> str:
     """report.md: the same rows and checks as the terminal shows."""
     found = rows(report)
-    lines = [f"# {report['model']} for {report['board']}: {report['verdict']}", ""]
+    lines = [f"# {_subject(report)}: {report['verdict']}", ""]
     lines += ["| " + " | ".join(_HEADINGS) + " |", "|---" + "|---:" * (len(_HEADINGS) - 1) + "|"]
     for row in found:
         figures = [f"{c.text} ({c.ratio})" if c.ratio else c.text for c in _cells(row, found)]

@@ -1,0 +1,174 @@
+"""The output folder: whole or not at all, and never somebody else's."""
+
+import multiprocessing
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compress_export.errors import UsageError
+from compress_export.outputs import OutputFolder, default_out
+
+
+def finish(out: Path, text: str, *, force: bool = False) -> None:
+    with OutputFolder(out, force=force) as output:
+        (output.run / "search.csv").write_text("epoch\n1\n")
+        (output.staged / "report.json").write_text(text)
+        output.publish()
+
+
+def leave_unfinished(out: Path) -> None:
+    with OutputFolder(out) as output:
+        (output.run / "checkpoints").mkdir()
+        (output.run / "checkpoints" / "1.safetensors").write_bytes(b"weights")
+
+
+def test_default_place() -> None:
+    assert default_out("jetson") == Path("compress-export-out/jetson")
+
+
+def test_the_folder_appears_whole_when_published(tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "out"
+    with OutputFolder(out) as output:
+        (output.staged / "report.json").write_text("{}")
+        (output.run / "curves").write_text("kept")
+        assert not out.exists()
+        assert output.publish() == out
+        assert [path.name for path in out.iterdir()] == ["report.json"]
+    assert (tmp_path / "deep" / "out.run" / "curves").read_text() == "kept"
+    assert not (tmp_path / "deep" / "out.run" / "staged").exists()
+
+
+def test_a_failed_run_leaves_no_folder(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "out"
+    with pytest.raises(ZeroDivisionError), OutputFolder(out) as output:
+        (output.staged / "half").write_text("written")
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []  # nor a run folder, nor the parents it made
+
+
+def test_progress_survives_a_failed_run(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    leave_unfinished(out)
+    assert not out.exists()
+    with OutputFolder(out, resume=True) as output:
+        assert (output.run / "checkpoints" / "1.safetensors").read_bytes() == b"weights"
+        assert list(output.staged.iterdir()) == []
+
+
+def test_an_unfinished_run_is_not_lost_by_accident(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    leave_unfinished(out)
+    with pytest.raises(UsageError, match="unfinished run.*--resume.*--force"):
+        OutputFolder(out)
+    assert (tmp_path / "out.run" / "checkpoints" / "1.safetensors").exists()
+    with OutputFolder(out, force=True) as output:
+        assert not (output.run / "checkpoints").exists()
+
+
+def test_an_existing_folder_is_refused_and_unchanged(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    finish(out, "first")
+    with pytest.raises(UsageError, match="exists; replace it with --force"):
+        OutputFolder(out)
+    assert (out / "report.json").read_text() == "first"
+
+
+def test_force_replaces_only_when_the_new_one_is_ready(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    finish(out, "first")
+    with pytest.raises(ZeroDivisionError), OutputFolder(out, force=True):
+        raise ZeroDivisionError
+    assert (out / "report.json").read_text() == "first"
+    finish(out, "second", force=True)
+    assert (out / "report.json").read_text() == "second"
+    assert not (tmp_path / "out.run" / "replaced").exists()
+
+
+def test_force_does_not_replace_what_is_not_ours(tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("years")
+    with pytest.raises(UsageError, match="no report.json"):
+        OutputFolder(tmp_path / "home", force=True)
+    assert (tmp_path / "home" / "thesis.txt").read_text() == "years"
+    assert not (tmp_path / "home.run").exists()
+
+
+def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    finish(tmp_path / "out", "first")
+    assert (tmp_path / "out" / "report.json").read_text() == "first"
+
+
+def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(UsageError, match="not a folder"):
+        OutputFolder(tmp_path / "out", force=True)
+
+
+def test_an_unwritable_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot write"):
+        OutputFolder(tmp_path / "file" / "out")
+    if os.geteuid() != 0:  # root may write anywhere
+        (tmp_path / "locked").mkdir(mode=0o500)
+        with pytest.raises(UsageError, match="cannot write"):
+            OutputFolder(tmp_path / "locked" / "out")
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing to resume.*does not exist"):
+        OutputFolder(tmp_path / "out", resume=True)
+    assert list(tmp_path.iterdir()) == []
+    finish(tmp_path / "out", "first")
+    with pytest.raises(UsageError, match="nothing to resume.*finished"):
+        OutputFolder(tmp_path / "out", resume=True, force=True)
+
+
+def test_a_second_process_is_refused(tmp_path: Path) -> None:
+    with OutputFolder(tmp_path / "out") as output:
+        with pytest.raises(UsageError, match="another process"):
+            OutputFolder(tmp_path / "out")
+        assert output.staged.is_dir()
+    OutputFolder(tmp_path / "out").close()
+
+
+def _work_until_killed(out: Path, ready: Any) -> None:
+    output = OutputFolder(out)
+    (output.run / "checkpoint").write_text("1")
+    ready.set()
+    signal.pause()
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    child = context.Process(target=_work_until_killed, args=(tmp_path / "out", ready))
+    child.start()
+    assert ready.wait(timeout=60)
+    child.kill()
+    child.join()
+    with OutputFolder(tmp_path / "out", resume=True) as output:
+        assert (output.run / "checkpoint").read_text() == "1"
+
+
+def test_a_replacement_cut_short_is_undone(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    finish(out, "first")
+    out.rename(tmp_path / "out.run" / "replaced")  # where a kill between two renames leaves it
+    with pytest.raises(UsageError, match="exists"):
+        OutputFolder(out)
+    assert (out / "report.json").read_text() == "first"
+
+
+def test_resume_refuses_another_job(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with OutputFolder(out) as output:
+        output.claim_job({"seed": 0, "target_macs": None})
+        (output.run / "checkpoint").write_text("1")
+    with OutputFolder(out, resume=True) as output:
+        output.claim_job({"seed": 0, "target_macs": None})
+        with pytest.raises(UsageError, match="--seed was 0 and is 1"):
+            output.claim_job({"seed": 1, "target_macs": None})
