@@ -185,14 +185,14 @@ def print_report(report: Report, console: "Console") -> None:
         table.add_row(escape(row.name), *figures)
     console.print(table)
     console.print(f"[dim]{measured_note(report)}[/dim]")
+    # soft wrap: one line per budget, for people and for grep
     for check in report.get("checks", ()):
         status = check["status"]
-        console.print(
-            f"[{_STATUS_STYLES.get(status, '')}]{status:<10}[/] {escape(check_line(check))}",
-            highlight=False,
-        )
+        line = f"[{_STATUS_STYLES.get(status, '')}]{status:<10}[/] {escape(check_line(check))}"
+        console.print(line, highlight=False, soft_wrap=True)
     for warning in report.get("warnings", ()):
-        console.print(f"[yellow]warning[/]    {escape(warning)}", highlight=False)
+        line = f"[yellow]warning[/]    {escape(warning)}"
+        console.print(line, highlight=False, soft_wrap=True)
     verdict = report["verdict"]
     console.print(f"verdict: [{_STATUS_STYLES.get(verdict, '')}]{verdict}[/]")
 

@@ -136,7 +136,9 @@ def test_a_missed_budget_says_by_how_much() -> None:
 
 def test_the_terminal_shows_the_same_and_fits_in_80_columns() -> None:
     text = shown(REPORT)
-    assert max(len(line) for line in text.splitlines()) <= 80
+    table, _, checks = text.partition("1.0x is the baseline")
+    assert max(len(line) for line in table.splitlines()) <= 80
+    assert len([line for line in checks.splitlines() if "slim.int8.onnx" in line]) == 2
     for part in ("TFLite INT8", "8.0x", "40.6M", "91.23", "over by 0.025 MiB", "verdict: fail"):
         assert part in text
     assert "3 images were broken [skipped]" in text
