@@ -53,7 +53,7 @@ def load_callable(spec: str, purpose: str) -> Callable[..., Any]:
             f"{purpose} {spec!r}: {module_name} has no function {function_name!r}; "
             f"it has {', '.join(sorted(offered)) or 'none'}"
         )
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def first_line(error: BaseException) -> str:

@@ -1,0 +1,112 @@
+"""From soft probabilities to a hard choice that meets the limits."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compressor.cost import Limits, as_tensor
+from compressor.graph import ChannelGraph, Group, Keep
+
+
+class TargetError(ValueError):
+    """No choice of channels meets the limits."""
+
+
+def class_step(group: Group, channel_step: int) -> int:
+    """Return by how many classes a group's width moves.
+
+    A group narrower than four steps uses the largest step that leaves it four choices.
+    """
+    whole = max(1, channel_step // group.multiplicity)
+    return max(1, min(whole, len(group.classes) // 4))
+
+
+def project(
+    ranking: NDArray[np.float64], graph: ChannelGraph, limits: Limits, channel_step: int
+) -> Keep:
+    """Keep the highest ranked channels that fit, in widths that are multiples of the board's step.
+
+    Finds the smallest number of lowest ranked classes whose removal, after rounding every group to its
+    steps, brings all costs within the limits; then gives steps back, best first, while they still fit.
+
+    Args:
+        ranking: higher is kept longer, shape (graph.class_count,).
+        limits: what must be met.
+        channel_step: multiple that kept widths are rounded to.
+
+    Returns:
+        Keep set within the limits.
+
+    Raises:
+        TargetError: even the smallest net exceeds a limit; the message says which and by how much.
+    """
+    ladder = _Ladder(ranking, graph, channel_step)
+    order = np.sort(ranking)
+
+    def fits(keep: Keep) -> bool:
+        return float(limits.load(as_tensor(keep))) <= 1.0
+
+    if fits(graph.all_kept()):
+        return graph.all_kept()
+    smallest = ladder.above(np.inf)
+    if not fits(smallest):
+        over = {k: r for k, r in limits.ratios(as_tensor(smallest)).items() if r > 1}
+        listing = ", ".join(f"{name} is {ratio:.2f} times its limit" for name, ratio in over.items())
+        raise TargetError(f"the smallest possible net still misses the target: {listing}")
+    low, high = 0, len(order)  # classes dropped: `low` doesn't fit, `high` does
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(ladder.above(order[middle])) else (middle, high)
+    keep = ladder.above(order[high] if high < len(order) else np.inf)
+    for wider in ladder.next_steps(keep):
+        candidate = keep.copy()
+        candidate[wider] = True
+        if fits(candidate):
+            keep = candidate
+    return keep
+
+
+class _Ladder:
+    """The widths that each group may have, and which classes each width keeps."""
+
+    def __init__(
+        self, ranking: NDArray[np.float64], graph: ChannelGraph, channel_step: int
+    ) -> None:
+        self._ranking = ranking
+        self._count = graph.class_count
+        self._groups = [
+            (group, group.classes[np.argsort(-ranking[group.classes], kind="stable")])
+            for group in graph.groups
+        ]
+        self._steps = [class_step(group, channel_step) for group in graph.groups]
+
+    def above(self, threshold: float) -> Keep:
+        """Keep what ranks at or above a threshold, every group rounded to the nearest of its widths."""
+        keep = np.zeros(self._count, dtype=np.bool_)
+        for (group, best_first), step in zip(self._groups, self._steps, strict=True):
+            wanted = int((self._ranking[group.classes] >= threshold).sum())
+            keep[best_first[: _round(wanted, len(group.classes), step, group.removable)]] = True
+        return keep
+
+    def next_steps(self, keep: Keep) -> list[NDArray[np.int64]]:
+        """Return the classes of every further step of every group, best ranked step first."""
+        steps: list[tuple[float, NDArray[np.int64]]] = []
+        for (group, best_first), step in zip(self._groups, self._steps, strict=True):
+            width = int(keep[group.classes].sum())
+            if width == 0:
+                continue  # an emptied branch stays empty
+            score = np.inf
+            while width < len(best_first):
+                new = best_first[width : width + step]
+                score = min(score, float(self._ranking[new].mean()))
+                steps.append((score, new))
+                width += step
+        return [new for _, new in sorted(steps, key=lambda entry: -entry[0])]
+
+
+def _round(wanted: int, full: int, step: int, removable: bool) -> int:
+    if wanted == full:
+        return full
+    width = int(wanted / step + 0.5) * step
+    return min(full, max(width, 0 if removable else min(step, full)))
