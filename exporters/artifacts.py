@@ -1,0 +1,128 @@
+"""What is known of an exported file: the entry of manifest.json as a value."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+STAGES = ("baseline", "slim")
+FORMATS = ("onnx", "tflite")
+PRECISIONS = ("float32", "float16", "int8")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of a file. Scale and zero point only where it is quantized.
+
+    Attributes:
+        shape: -1 stands for the free batch dimension.
+        layout: "NCHW" or "NHWC" for images, None for logits.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float | None = None
+    zero_point: int | None = None
+    layout: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        entry = asdict(self) | {"shape": list(self.shape)}
+        if self.layout is None:
+            del entry["layout"]
+        return entry
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> TensorSpec:
+        return cls(**{**entry, "shape": tuple(entry["shape"])})
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What reading a file back shows.
+
+    Attributes:
+        weight_bytes: bytes of constants by dtype.
+        activation_bytes: largest sum of tensors alive at once, at batch 1: a lower bound of the
+            memory that a runtime needs for activations.
+        float_layers: convolutions and linear layers that don't compute on 8-bit integers.
+        convs: convolutions in the file.
+        fused_integer_convs: convolutions that run on integers in the runtime's optimized graph;
+            None where the format has no such graph.
+        op_counts: operators by name.
+    """
+
+    input: TensorSpec
+    output: TensorSpec
+    weight_bytes: dict[str, int]
+    activation_bytes: int
+    float_layers: tuple[str, ...]
+    convs: int
+    fused_integer_convs: int | None
+    op_counts: dict[str, int] = field(compare=False)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One file of a model folder, as in manifest.json. `size_bytes` counts side files."""
+
+    name: str
+    stage: str
+    path: str
+    side_files: tuple[str, ...]
+    format: str
+    precision: str
+    size_bytes: int
+    sha256: str
+    input: TensorSpec
+    output: TensorSpec
+    weight_bytes: dict[str, int]
+    activation_bytes: int
+    float_layers: tuple[str, ...]
+    fused_integer_convs: int | None
+    convs: int
+    agreement_validation: float
+
+    def __post_init__(self) -> None:
+        for value, known in (
+            (self.stage, STAGES),
+            (self.format, FORMATS),
+            (self.precision, PRECISIONS),
+        ):
+            if value not in known:
+                raise ValueError(f"{value!r} is none of {', '.join(known)}")
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest entry as plain JSON types."""
+        return asdict(self) | {
+            "side_files": list(self.side_files),
+            "float_layers": list(self.float_layers),
+            "input": self.input.to_json(),
+            "output": self.output.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> Exported:
+        return cls(
+            **{
+                **entry,
+                "side_files": tuple(entry["side_files"]),
+                "float_layers": tuple(entry["float_layers"]),
+                "input": TensorSpec.from_json(entry["input"]),
+                "output": TensorSpec.from_json(entry["output"]),
+            }
+        )
+
+
+def file_name(stage: str, precision: str, format: str) -> str:
+    """Name of a file in a model folder, such as slim.int8.onnx."""
+    return f"{stage}.{precision}.{format}"
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file as hexadecimal digits, read in chunks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,112 @@
+"""Float ONNX: one file, batch dimension free, opset and IR version pinned to the board."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exporters.errors import UnsupportedExportError
+from exporters.onnx_tidy import lower_opset, name_layers, plain_reshapes, pool_means, strip_domains
+from exporters.quiet import quiet_step
+
+if TYPE_CHECKING:
+    import onnx
+    from torch import nn
+
+INPUT_NAME = "input"
+OUTPUT_NAME = "logits"
+EXPORT_OPSET = 18  # what torch.onnx writes natively; older ones are converted
+OLDEST_OPSET = 13  # first with per-channel QuantizeLinear
+PREFERRED_IR = 8  # read by every onnxruntime since 1.10
+
+
+def export_float_onnx(
+    model: nn.Module,
+    path: Path,
+    *,
+    input_shape: tuple[int, int, int],
+    opset_max: int | None,
+    ir_max: int | None,
+    progress: Callable[[str], None],
+) -> None:
+    """Write `model` as one float32 ONNX file: input [N, C, H, W] -> logits [N, classes].
+
+    Args:
+        model: as `prepare.deployable` returns it.
+        opset_max, ir_max: the board's limits; None for no limit.
+
+    Raises:
+        ExportError: torch.onnx can't export the model.
+        UnsupportedExportError: the board's opset is too old.
+    """
+    import onnx
+
+    opset = min(EXPORT_OPSET, opset_max or EXPORT_OPSET)
+    if opset < OLDEST_OPSET:
+        raise UnsupportedExportError(
+            f"the board's runtimes read ONNX opset {opset} at most, {OLDEST_OPSET} is needed"
+        )
+    with quiet_step("export to ONNX"):
+        graph = _torch_export(model, input_shape)
+    graph = _simplified(graph, progress)
+    with quiet_step("tidy the ONNX graph"):
+        pool_means(graph)
+        plain_reshapes(graph)
+        if opset < EXPORT_OPSET:
+            graph = lower_opset(graph, opset)
+        strip_domains(graph)
+        name_layers(graph)
+        graph.ir_version = min(PREFERRED_IR, ir_max or PREFERRED_IR)
+        graph.producer_name = "compress-export"
+        onnx.checker.check_model(graph, full_check=True)
+        onnx.save(graph, str(path))
+
+
+def _torch_export(model: nn.Module, input_shape: tuple[int, int, int]) -> onnx.ModelProto:
+    import torch
+
+    # Two samples: with one, torch.export would take the batch size for a constant.
+    example = torch.zeros(2, *input_shape)
+    program = torch.onnx.export(
+        model,
+        (example,),
+        dynamo=True,
+        opset_version=EXPORT_OPSET,
+        external_data=False,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=[INPUT_NAME],
+        output_names=[OUTPUT_NAME],
+        verbose=False,
+    )
+    assert program is not None
+    proto = program.model_proto
+    # Per-node stack traces and doc strings would leak source paths and triple a small file.
+    for node in proto.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+        del value.metadata_props[:]
+    for constant in proto.graph.initializer:
+        del constant.metadata_props[:]
+    del proto.graph.metadata_props[:]
+    del proto.metadata_props[:]
+    return proto
+
+
+def _simplified(graph: onnx.ModelProto, progress: Callable[[str], None]) -> onnx.ModelProto:
+    """onnxsim's result; without onnxsim, or when it fails, the graph as it was and a notice."""
+    try:
+        import onnxsim
+
+        with quiet_step("simplify the ONNX graph"):
+            simplified, same = onnxsim.simplify(graph)
+    except ImportError:
+        progress("notice: onnxsim isn't installed, the ONNX graph stays unsimplified")
+    except RuntimeError as error:
+        progress(f"notice: {error}; the ONNX graph stays unsimplified")
+    else:
+        if same:
+            return simplified
+        progress("notice: onnxsim changed the results, the ONNX graph stays unsimplified")
+    return graph

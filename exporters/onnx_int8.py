@@ -1,0 +1,129 @@
+"""INT8 ONNX: static quantization with QuantizeLinear/DequantizeLinear pairs, by the board's rules."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from exporters.calibration import Calibration
+from exporters.onnx_float import INPUT_NAME
+from exporters.onnx_qdq import place_for_onnxruntime, place_for_tensorrt
+from exporters.onnx_tidy import drop_unused_constants, strip_domains
+from exporters.quiet import quiet_step
+
+if TYPE_CHECKING:
+    import onnx
+
+    from boards import OnnxRules
+
+
+class _OneBatch:
+    """A calibration reader of a single batch: onnxruntime keeps every batch of a reader."""
+
+    def __init__(self, batch: np.ndarray) -> None:
+        self._batches: Iterator[dict[str, np.ndarray]] = iter([{INPUT_NAME: batch}])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._batches, None)
+
+
+def export_int8_onnx(
+    float_path: Path,
+    path: Path,
+    *,
+    calibration: Calibration,
+    rules: OnnxRules,
+    input_shape: tuple[int, int, int],
+) -> None:
+    """Quantize a float ONNX file statically (MinMax ranges) and write the INT8 file.
+
+    Raises:
+        CalibrationError: no usable samples.
+        ExportError: onnxruntime's quantizer failed.
+    """
+    import onnx
+
+    with quiet_step("calibrate the ONNX model"):
+        ranges = _ranges(float_path, calibration, input_shape)
+    with quiet_step("quantize the ONNX model"):
+        source = onnx.load(str(float_path))
+        model = _quantized(source, ranges, rules)
+        if rules.profile == "tensorrt":
+            place_for_tensorrt(model)
+        else:
+            place_for_onnxruntime(model)
+        drop_unused_constants(model)
+        strip_domains(model)
+        model.ir_version = source.ir_version
+        model.producer_name = "compress-export"
+        onnx.checker.check_model(model, full_check=True)
+        onnx.save(model, str(path))
+
+
+def _ranges(float_path: Path, calibration: Calibration, input_shape: tuple[int, ...]) -> Any:
+    """Smallest and largest value of each tensor, merged batch by batch in constant memory."""
+    from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
+
+    with tempfile.TemporaryDirectory() as folder:
+        calibrator = create_calibrator(
+            float_path,
+            augmented_model_path=str(Path(folder) / "augmented.onnx"),
+            calibrate_method=CalibrationMethod.MinMax,
+        )
+        for batch in calibration.checked(input_shape):
+            calibrator.collect_data(_OneBatch(batch))
+        return calibrator.compute_data()
+
+
+def _quantized(source: onnx.ModelProto, ranges: Any, rules: OnnxRules) -> onnx.ModelProto:
+    from onnx import shape_inference
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    types = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
+    quantizer = QDQQuantizer(
+        shape_inference.infer_shapes(source),
+        per_channel=rules.per_channel_conv or rules.per_channel_linear,
+        reduce_range=rules.reduce_range,
+        weight_qType=types[rules.weight_dtype],
+        activation_qType=types[rules.activation_dtype],
+        tensors_range=ranges,
+        nodes_to_quantize=[],
+        nodes_to_exclude=[],
+        op_types_to_quantize=sorted(
+            ({*QLinearOpsRegistry, *QDQRegistry}) - set(rules.excluded_ops)
+        ),
+        extra_options={
+            "ActivationSymmetric": rules.activation_symmetric,
+            "WeightSymmetric": rules.weight_symmetric,
+            "QuantizeBias": rules.quantize_bias,
+            "TensorQuantOverrides": _per_tensor_weights(source, rules, types[rules.weight_dtype]),
+        },
+    )
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()
+    return quantizer.model.model
+
+
+def _per_tensor_weights(
+    source: onnx.ModelProto, rules: OnnxRules, weight_type: Any
+) -> dict[str, list[dict[str, Any]]]:
+    """Overrides for the layers that the board wants with one scale for the whole weight."""
+    wanted = {
+        "Conv": rules.per_channel_conv,
+        "Gemm": rules.per_channel_linear,
+        "MatMul": rules.per_channel_linear,
+    }
+    if not any(wanted.values()):
+        return {}
+    constants = {constant.name for constant in source.graph.initializer}
+    return {
+        node.input[1]: [{"quant_type": weight_type, "symmetric": rules.weight_symmetric}]
+        for node in source.graph.node
+        if not wanted.get(node.op_type, True) and node.input[1] in constants
+    }

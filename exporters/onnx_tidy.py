@@ -1,0 +1,152 @@
+"""Small rewrites of a float ONNX graph that keep its meaning."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx
+
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+def strip_domains(model: onnx.ModelProto) -> None:
+    """Drop the operator sets that no node uses, functions included."""
+    used = {node.domain for node in model.graph.node} | {""}
+    for index in reversed(range(len(model.opset_import))):
+        if model.opset_import[index].domain not in used:
+            del model.opset_import[index]
+    del model.functions[:]
+
+
+def name_layers(model: onnx.ModelProto) -> None:
+    """Name convolutions and linear layers after their weight (layer1.0.conv1), others by place.
+
+    torch.onnx numbers nodes by the order of tracing, so its names change with every edit.
+    """
+    constants = {constant.name for constant in model.graph.initializer}
+    taken: dict[str, int] = {}
+    for node in model.graph.node:
+        weight = next((name for name in node.input[1:2] if name in constants), "")
+        layer = weight.removesuffix(".weight")
+        name = layer if node.op_type in LAYERS and layer else node.op_type
+        taken[name] = taken.get(name, 0) + 1
+        node.name = name if name == layer and taken[name] == 1 else f"{name}_{taken[name]}"
+
+
+def pool_means(model: onnx.ModelProto) -> None:
+    """Turn a mean over height and width into GlobalAveragePool, which runs on integers.
+
+    ReduceMean(x[N, C, H, W], axes=(2, 3)) -> GlobalAveragePool [N, C, 1, 1] (-> Flatten [N, C]).
+    """
+    from onnx import helper, shape_inference
+
+    inferred = shape_inference.infer_shapes(model).graph
+    ranks = {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*inferred.value_info, *inferred.input)
+    }
+    constants = constant_arrays(model)
+    nodes = []
+    for node in model.graph.node:
+        if (
+            node.op_type != "ReduceMean"
+            or ranks.get(node.input[0]) != 4
+            or _reduced_axes(node, constants) != [2, 3]
+        ):
+            nodes.append(node)
+            continue
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        output, keep = node.output[0], attributes.get("keepdims", 1)
+        pooled = output if keep else f"{output}_pooled"
+        nodes.append(helper.make_node("GlobalAveragePool", [node.input[0]], [pooled]))
+        if not keep:
+            nodes.append(helper.make_node("Flatten", [pooled], [output], axis=1))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    drop_unused_constants(model)
+
+
+def _reduced_axes(node: onnx.NodeProto, constants: dict[str, np.ndarray]) -> list[int]:
+    """Axes of a reduction of a rank-4 tensor, in order; from opset 18 on they are an input."""
+    if len(node.input) > 1 and node.input[1] in constants:
+        return sorted(int(axis) % 4 for axis in constants[node.input[1]].ravel())
+    return sorted(axis % 4 for a in node.attribute if a.name == "axes" for axis in a.ints)
+
+
+def plain_reshapes(model: onnx.ModelProto) -> None:
+    """Drop `allowzero`, unknown to older opsets and TensorRT, where no size is 0 anyway."""
+    constants = constant_arrays(model)
+    for node in model.graph.node:
+        if node.op_type == "Reshape" and node.input[1] in constants:
+            shape = constants[node.input[1]]
+            for attribute in list(node.attribute):
+                if attribute.name == "allowzero" and shape.all():
+                    node.attribute.remove(attribute)
+
+
+def lower_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """The model in an older opset.
+
+    onnx's converter lacks steps down for Pad, Split and others, mostly because the newer schema
+    has an optional part. So where it gives up, optional parts that say nothing are dropped, and
+    the checker decides whether the older schemas are satisfied.
+
+    Raises:
+        onnx.checker.ValidationError: the graph uses something the older opset doesn't have.
+    """
+    import onnx
+
+    try:
+        return onnx.version_converter.convert_version(model, opset)
+    except RuntimeError:
+        lowered = onnx.ModelProto()
+        lowered.CopyFrom(model)
+    constants = constant_arrays(lowered)
+    for node in lowered.graph.node:
+        _fit_schema(node, opset, constants)
+    for entry in lowered.opset_import:
+        if entry.domain == "":
+            entry.version = opset
+    drop_unused_constants(lowered)
+    onnx.checker.check_model(lowered, full_check=True)
+    return lowered
+
+
+def _fit_schema(node: onnx.NodeProto, opset: int, constants: dict[str, np.ndarray]) -> None:
+    """Drop attributes at their default that `opset` doesn't know; reduction axes as attribute."""
+    from onnx import defs, helper
+
+    old = defs.get_schema(node.op_type, opset, "")
+    new = defs.get_schema(node.op_type, "")
+    if "axes" in old.attributes and len(node.input) == 2 and node.input[1] in constants:
+        node.attribute.append(helper.make_attribute("axes", constants[node.input[1]].tolist()))
+        del node.input[1]
+    for attribute in list(node.attribute):
+        if attribute.name in old.attributes or attribute.name not in new.attributes:
+            continue
+        default = new.attributes[attribute.name].default_value
+        if helper.get_attribute_value(attribute) == helper.get_attribute_value(default):
+            node.attribute.remove(attribute)
+
+
+def drop_unused_constants(model: onnx.ModelProto) -> None:
+    """Remove initializers that no node reads."""
+    read = {name for node in model.graph.node for name in node.input}
+    read |= {output.name for output in model.graph.output}
+    for index in reversed(range(len(model.graph.initializer))):
+        if model.graph.initializer[index].name not in read:
+            del model.graph.initializer[index]
+
+
+def constant_arrays(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """Initializers and Constant nodes by name."""
+    from onnx import numpy_helper
+
+    arrays = {c.name: numpy_helper.to_array(c) for c in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            arrays[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+    return arrays

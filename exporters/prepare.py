@@ -1,0 +1,63 @@
+"""Make a copy of the caller's model that is ready for export; the caller's model stays as it is."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import fx, nn
+
+
+def deployable(model: nn.Module) -> nn.Module:
+    """A CPU, float32, eval-mode copy with BatchNorm folded into the convolution before it.
+
+    Folding happens in the copy's own module tree, so that weights keep their names. A model
+    that torch.fx can't trace is returned unfolded: the converters fold what they find.
+    """
+    import torch
+
+    clone = copy.deepcopy(model).cpu().float().eval()
+    clone.requires_grad_(False)
+    with torch.no_grad():
+        _fold_batch_norms(clone)
+    return clone
+
+
+def _fold_batch_norms(model: nn.Module) -> None:
+    from torch import fx, nn
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    try:
+        graph = fx.Tracer().trace(model)
+    except Exception:  # control flow on values, unusual calls: any of many exception types
+        return
+    calls: dict[str, int] = {}
+    for node in graph.nodes:
+        if node.op == "call_module":
+            calls[str(node.target)] = calls.get(str(node.target), 0) + 1
+    for norm in [n for n in graph.nodes if n.op == "call_module"]:
+        conv = norm.args[0] if norm.args else None
+        if not _foldable(model, conv, norm, calls):
+            continue
+        fused = fuse_conv_bn_eval(
+            model.get_submodule(conv.target), model.get_submodule(norm.target)
+        )
+        model.set_submodule(conv.target, fused)
+        model.set_submodule(norm.target, nn.Identity())
+
+
+def _foldable(model: nn.Module, conv: fx.Node, norm: fx.Node, calls: dict[str, int]) -> bool:
+    """True for conv -> BatchNorm, where both are called once and nothing else reads the conv."""
+    from torch import fx, nn
+
+    if not isinstance(conv, fx.Node) or conv.op != "call_module" or len(conv.users) != 1:
+        return False
+    if calls[str(conv.target)] != 1 or calls[str(norm.target)] != 1:
+        return False
+    layer, batch_norm = model.get_submodule(conv.target), model.get_submodule(norm.target)
+    return (
+        type(layer) is nn.Conv2d
+        and type(batch_norm) is nn.BatchNorm2d
+        and batch_norm.running_var is not None
+    )
