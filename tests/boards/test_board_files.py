@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
 from boards import Board, json_schema, load_board, shipped_boards
 from boards.mistakes import find_mistakes
 from boards.schema import SCHEMA_FILE, schema_text
 from boards.versions import ONNX_RUNTIMES, onnx_support, parse_version
-from hypothesis import given
-from hypothesis import strategies as st
 
 EXPECTED = {
     "coral",

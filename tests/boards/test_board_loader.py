@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from boards import BoardError, load_board, shipped_boards
 
 
