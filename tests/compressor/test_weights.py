@@ -162,7 +162,7 @@ def test_file_without_tensors(tmp_path: Path) -> None:
 def test_other_depth_is_named(tmp_path: Path) -> None:
     torch.save(build_model("resnet32", 10).state_dict(), tmp_path / "w.th")
     message = message_of(fresh(), tmp_path / "w.th")
-    assert "72 tensors unexpected (first layer1.3.conv1.weight)" in message  # 6 blocks more, 12 each
+    assert "72 tensors unexpected (first layer1.3.conv1.weight)" in message  # 6 blocks of 12
     assert "'resnet32'" in message
 
 

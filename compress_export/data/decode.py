@@ -1,0 +1,137 @@
+"""One image, from whatever it is to uint8 RGB of the network's input size."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from compressor.user_code import first_line
+
+Pixels = NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+"""Called with the number of images done and the number of all."""
+
+_CHUNK = 256  # images per task: small enough for progress, large enough to hide the pool's cost
+
+
+class Broken(NamedTuple):
+    """An image that could not be decoded."""
+
+    row: int
+    name: str
+    reason: str
+
+
+def decode_image(item: Any, size: int) -> Pixels:
+    """Decode, turn upright, convert to RGB, resize the shorter side, crop the centre.
+
+    Args:
+        item: path of a file, a Pillow image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3).
+        size: height and width of the result.
+
+    Returns:
+        uint8 (3, size, size).
+
+    Raises:
+        Exception: of nearly any type, since Pillow's decoders differ in what they raise.
+    """
+    if isinstance(item, Path):
+        with Image.open(item) as image:
+            return _fit(_to_rgb(ImageOps.exif_transpose(image)), size)
+    if isinstance(item, Image.Image):
+        return _fit(_to_rgb(item), size)
+    array = np.asarray(item)
+    return _fit(_to_rgb(Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)), size)
+
+
+def check_image(item: Any) -> None:
+    """Raise what decoding would raise, at a fraction of its cost where the format allows that."""
+    if isinstance(item, Path):
+        with Image.open(item) as image:
+            image.draft(None, (1, 1))  # JPEG: decode at an eighth of the size
+            image.load()
+
+
+def decode_all(
+    items: Sequence[Any], size: int, out: Pixels | None, progress: Callable[[int], None]
+) -> list[Broken]:
+    """Decode into `out` (N, 3, size, size), or only check each image where `out` is None.
+
+    Returns:
+        The broken ones, by row; their rows of `out` are undefined. `progress` gets the number of
+        images finished since its last call.
+    """
+
+    def work(start: int) -> tuple[int, list[Broken]]:
+        stop = min(start + _CHUNK, len(items))
+        broken = []
+        for index in range(start, stop):
+            try:
+                if out is None:
+                    check_image(items[index])
+                else:
+                    out[index] = decode_image(items[index], size)
+            except MemoryError:
+                raise
+            except Exception as error:
+                broken.append(Broken(index, _name(items, index), _reason(error)))
+        return stop - start, broken
+
+    found: list[Broken] = []
+    with ThreadPoolExecutor(worker_count()) as pool:
+        for future in as_completed([pool.submit(work, s) for s in range(0, len(items), _CHUNK)]):
+            count, broken = future.result()
+            found += broken
+            progress(count)
+    return sorted(found)
+
+
+def worker_count() -> int:
+    """Threads that decode at once: Pillow leaves Python's lock while it decodes."""
+    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
+                      else os.cpu_count() or 1))
+
+
+def _name(items: Sequence[Any], index: int) -> str:
+    # A dataset's own image is not fetched again only to be named.
+    return str(items[index]) if isinstance(items, list) else f"image {index}"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image in a known format"
+    return first_line(error)
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow would clip it at 255
+        grey = np.asarray(image)
+        image = Image.fromarray((grey.clip(0, 0xFFFF) >> 8).astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("images of floating-point numbers have no agreed range")
+    elif image.mode == "P":
+        image = image.convert("RGBA")  # a palette with alpha values converts cleanly only this way
+    return image.convert("RGB")
+
+
+def _fit(image: Image.Image, size: int) -> Pixels:
+    """Shorter side to `size` (bilinear, antialiased), then the centre, as torchvision's
+    `Resize(size)` and `CenterCrop(size)` do."""
+    width, height = image.size
+    if (width, height) != (size, size):
+        shorter = min(width, height)
+        new = (int(size * width / shorter), int(size * height / shorter))
+        if new != (width, height):
+            image = image.resize(new, Image.Resampling.BILINEAR)
+        left, top = round((new[0] - size) / 2), round((new[1] - size) / 2)
+        image = image.crop((left, top, left + size, top + size))
+    return np.asarray(image).transpose(2, 0, 1)  # (size, size, 3) -> (3, size, size)
