@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from boards.strict_yaml import read_yaml
 from compress_export.errors import UsageError
 from compress_export.options import JobOptions
 
@@ -40,7 +41,7 @@ def read_job_file(path: Path) -> dict[str, Any]:
     Raises UsageError where the file cannot be read, is not a mapping or has unknown keys.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise UsageError(f"--config {path}: cannot be read ({reason})") from None

@@ -144,6 +144,7 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
         ("zzzzz: 1", "unknown option 'zzzzz', known: augment"),
         ("config: other.yaml", "unknown option 'config'"),
         ("seed: 1\ntarget-macs: 0.3\ntarget_macs: 0.4", "twice"),
+        ("seed: 1\nseed: 2", "written twice"),
         ("- seed", "holds a list"),
         ("seed: [", "not valid YAML"),
         ("seed: x", "--seed x: must be a valid integer"),
