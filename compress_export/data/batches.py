@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -48,18 +49,15 @@ def train_batches(
         smaller; one of a single image is left out, since batch norm can't train on it.
     """
 
-    def batches() -> Iterator[Batch]:
-        import torch
-
+    def batches() -> Iterator[tuple[Pixels, NDArray[np.int64]]]:
         crops = _Crops.draw(len(image_set), image_set.size, seed, epoch, flip) if augment else None
         for indices in train_order(len(image_set), batch_size, seed, epoch):
             pixels = image_set.read(indices)
             if crops is not None:
                 pixels = crops.apply(pixels, indices)
-            x = preprocessing.normalize(torch.from_numpy(pixels))
-            yield x, torch.from_numpy(image_set.labels[indices])
+            yield pixels, image_set.labels[indices]
 
-    return prefetch(batches())
+    return _normalised(batches(), preprocessing)
 
 
 def train_order(count: int, batch_size: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
@@ -76,16 +74,27 @@ def eval_batches(
 ) -> Iterator[Batch]:
     """All images in their order: float32 (B, 3, H, W) and int64 (B,)."""
 
-    def batches() -> Iterator[Batch]:
+    def batches() -> Iterator[tuple[Pixels, NDArray[np.int64]]]:
         for start in range(0, len(image_set), batch_size):
-            stop = min(start + batch_size, len(image_set))
-            pixels, labels = image_set.batch(np.arange(start, stop))
-            yield preprocessing.normalize(pixels), labels
+            indices = np.arange(start, min(start + batch_size, len(image_set)))
+            yield image_set.read(indices), image_set.labels[indices]
 
-    return prefetch(batches())
+    return _normalised(batches(), preprocessing)
 
 
-def prefetch(items: Iterator[T]) -> Iterator[T]:
+def _normalised(
+    batches: Iterator[tuple[Pixels, NDArray[np.int64]]], preprocessing: Preprocessing
+) -> Iterator[Batch]:
+    """Prefetch, then normalise in the consumer's thread: PyTorch keeps a pool of threads for each
+    thread that computes with it, and two pools on the same cores slow the training down."""
+    import torch
+
+    with closing(prefetch(batches)) as ready:
+        for pixels, labels in ready:
+            yield preprocessing.normalize(torch.from_numpy(pixels)), torch.from_numpy(labels)
+
+
+def prefetch(items: Iterator[T]) -> Generator[T, None, None]:
     """Make the next item in a thread while the current one is in use.
 
     Errors surface where the item would have; a consumer that stops early leaves no thread behind.

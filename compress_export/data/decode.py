@@ -85,11 +85,14 @@ def decode_all(
         return stop - start, broken
 
     found: list[Broken] = []
-    with ThreadPoolExecutor(worker_count()) as pool:
+    pool = ThreadPoolExecutor(worker_count())
+    try:
         for future in as_completed([pool.submit(work, s) for s in range(0, len(items), _CHUNK)]):
             count, broken = future.result()
             found += broken
             progress(count)
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interrupted run does not decode the rest first
     return sorted(found)
 
 
