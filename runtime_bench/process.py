@@ -68,8 +68,9 @@ class WorkerProcess:
             if progress is not None:
                 progress(answer["done"])
         if "error" in answer:
-            kind = RuntimeMissingError if answer["missing_runtime"] else BenchError
-            raise kind(f"{self.label}: {answer['error']}")
+            if answer["missing_runtime"]:
+                raise RuntimeMissingError(answer["error"])
+            raise BenchError(f"{self.label}: {answer['error']}")
         return answer
 
     def close(self) -> None:

@@ -64,10 +64,10 @@ class OnnxRunner:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         for tensor, spec in ((inputs[0], file.input), (outputs[0], file.output)):
             dtype = _ONNX_DTYPES.get(tensor.type, tensor.type)
-            _expect(file, spec, "name and dtype", (tensor.name, dtype), (spec.name, spec.dtype))
+            _expect(spec, "name and dtype", (tensor.name, dtype), (spec.name, spec.dtype))
         batch = inputs[0].shape[0]
         self.free_batch = not isinstance(batch, int)
-        _expect_batch(file, 1 if self.free_batch else batch)
+        _expect_batch(1 if self.free_batch else batch)
 
     def prepare(self, batch: FloatArray) -> AnyArray:
         return to_native(batch, self._file.input)
@@ -95,8 +95,8 @@ class TfliteRunner:
         given = self._interpreter.get_input_details()[0]
         made = self._interpreter.get_output_details()[0]
         for details, spec in ((given, file.input), (made, file.output)):
-            _expect_tflite(file, spec, details)
-        _expect_batch(file, int(given["shape"][0]))
+            _expect_tflite(spec, details)
+        _expect_batch(int(given["shape"][0]))
         self._input, self._output = given["index"], made["index"]
 
     def prepare(self, batch: FloatArray) -> AnyArray:
@@ -150,26 +150,25 @@ def _tflite_name(module: str) -> str:
         return distribution
 
 
-def _expect_tflite(file: ModelFile, spec: TensorSpec, details: dict[str, Any]) -> None:
+def _expect_tflite(spec: TensorSpec, details: dict[str, Any]) -> None:
     dtype = details["dtype"].__name__
-    _expect(file, spec, "dtype", dtype, spec.dtype)
+    _expect(spec, "dtype", dtype, spec.dtype)
     shape = tuple(int(size) for size in details["shape"])
-    _expect(file, spec, "shape", shape[1:], spec.shape[1:])
+    _expect(spec, "shape", shape[1:], spec.shape[1:])
     if spec.scale is not None:
         scale, zero_point = details["quantization"]
         if abs(float(scale) - spec.scale) > 1e-6 * spec.scale or zero_point != spec.zero_point:
             found, said = (float(scale), int(zero_point)), (spec.scale, spec.zero_point)
-            _expect(file, spec, "scale and zero point", found, said)
+            _expect(spec, "scale and zero point", found, said)
 
 
-def _expect(file: ModelFile, spec: TensorSpec, what: str, found: object, said: object) -> None:
+def _expect(spec: TensorSpec, what: str, found: object, said: object) -> None:
     if found != said:
         raise BenchError(
-            f"{file.name}: {what} of tensor '{spec.name}' is {found} in the file, "
-            f"{said} in the manifest"
+            f"{what} of tensor '{spec.name}' is {found} in the file, {said} in the manifest"
         )
 
 
-def _expect_batch(file: ModelFile, batch: int) -> None:
+def _expect_batch(batch: int) -> None:
     if batch != 1:
-        raise BenchError(f"{file.name}: the batch dimension is fixed at {batch}, not 1 or free")
+        raise BenchError(f"the batch dimension is fixed at {batch}, not 1 or free")

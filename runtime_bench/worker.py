@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from runtime_bench.errors import RuntimeMissingError
+from runtime_bench.errors import BenchError, RuntimeMissingError
 from runtime_bench.manifest import ModelFile, Preprocessing
 from runtime_bench.memory import peak_rss_bytes, rss_bytes
 from runtime_bench.metrics import agreement, macro_precision_recall, top1
@@ -144,7 +144,7 @@ def main() -> int:
         except Exception as error:  # the other end turns it into a BenchError
             traceback.print_exc()
             answer = {
-                "error": f"{type(error).__name__}: {_one_line(error)}",
+                "error": _one_line(error),
                 "missing_runtime": isinstance(error, RuntimeMissingError),
             }
         reply(answer)
@@ -152,7 +152,9 @@ def main() -> int:
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    # Our own messages are written for the user; others mean little without their type.
+    return text if isinstance(error, BenchError) else f"{type(error).__name__}: {text}"
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ def write_onnx(path: Path, quantized: bool = False) -> None:
         numpy_helper.from_array(BIAS, "bias"),
     ]
     if quantized:
-        constants.append(numpy_helper.from_array(np.float32(INPUT_SCALE), "scale"))
-        constants.append(numpy_helper.from_array(np.int8(INPUT_ZERO), "zero"))
+        constants.append(numpy_helper.from_array(np.array(INPUT_SCALE, np.float32), "scale"))
+        constants.append(numpy_helper.from_array(np.array(INPUT_ZERO, np.int8), "zero"))
         nodes.append(helper.make_node("QuantizeLinear", ["image", "scale", "zero"], ["q"]))
         nodes.append(helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["dq"]))
         source = "dq"
@@ -59,7 +59,7 @@ def write_onnx(path: Path, quantized: bool = False) -> None:
 
 def write_tflite(path: Path, quantized: bool = False) -> None:
     """Fully connected over the NHWC image, float or int8 in and out, batch 1."""
-    import flatbuffers
+    import flatbuffers  # type: ignore[import-untyped]
     from ai_edge_litert import schema_py_generated as schema
 
     weights = (WEIGHTS_INT8 if quantized else WEIGHTS).transpose(0, 2, 3, 1)  # [classes, H, W, C]

@@ -110,7 +110,7 @@ def test_quantize_equals_onnx_quantize_linear() -> None:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
     feed = {"x": values, "s": np.float32(0.02), "z": np.int8(-7)}
-    expected = ReferenceEvaluator(model).run(None, feed)[0]
+    (expected,) = ReferenceEvaluator(model).run(None, feed)
     assert np.array_equal(quantize(values, 0.02, -7, "int8"), expected)
 
 
