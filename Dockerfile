@@ -12,6 +12,7 @@ WORKDIR /opt/compress-export
 
 # torch first: a layer of its own, which changes of the sources do not rebuild
 RUN useradd --create-home --uid 1000 exporter \
+    && install --directory --owner exporter /work \
     && pip install --index-url "${TORCH_INDEX_URL}" "torch>=2.6,<2.15" "torchvision>=0.21"
 
 COPY setup.cfg pyproject.toml README.md LICENSE ./

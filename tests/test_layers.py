@@ -1,8 +1,10 @@
 """Who may import whom, what an import may cost, and what the distribution installs."""
 
 import ast
+import re
 import subprocess
 import sys
+from configparser import ConfigParser
 from importlib import metadata
 from pathlib import Path
 
@@ -132,11 +134,34 @@ def test_installed_names_belong_to_this_distribution_alone() -> None:
     assert {name for name in ours if not name.startswith("__editable__")} == set(PACKAGES)
 
 
-def test_the_version_is_one() -> None:
-    from configparser import ConfigParser
-
-    from compress_export import __version__
-
+def read_setup_cfg() -> ConfigParser:
     parser = ConfigParser()
     parser.read(ROOT / "setup.cfg", encoding="utf-8")
-    assert parser["metadata"]["version"] == __version__
+    return parser
+
+
+def test_every_library_that_is_imported_is_a_requirement() -> None:
+    setup = read_setup_cfg()
+    lines = setup["options"]["install_requires"] + setup["options.extras_require"]["tflite-runtime"]
+    required = {
+        re.split(r"[<>=;\s]", line, maxsplit=1)[0].lower().replace("_", "-")
+        for line in lines.splitlines()
+        if line and not line.startswith("#")
+    }
+    # optional on a board, or part of another package that is required
+    required |= {"tflite-micro", "pydantic-core"}
+    owners = metadata.packages_distributions()
+    missing = {}
+    for package in PACKAGES:
+        for file, names in imports_of(package).items():
+            for name in names - sys.stdlib_module_names - set(PACKAGES):
+                homes = {home.lower().replace("_", "-") for home in owners.get(name, [name])}
+                if not homes & required:
+                    missing[name] = file
+    assert missing == {}
+
+
+def test_the_version_is_one() -> None:
+    from compress_export import __version__
+
+    assert read_setup_cfg()["metadata"]["version"] == __version__
