@@ -22,6 +22,17 @@ def class_step(group: Group, channel_step: int) -> int:
     return max(1, min(whole, len(group.classes) // 4))
 
 
+def thresholded(
+    probabilities: NDArray[np.float64], graph: ChannelGraph, threshold: float = 0.5
+) -> Keep:
+    """Keep what has at least a given probability, and the likeliest of a group that must not be empty."""
+    keep: Keep = probabilities >= threshold
+    for group in graph.groups:
+        if not keep[group.classes].any() and not group.removable:
+            keep[group.classes[np.argmax(probabilities[group.classes])]] = True
+    return keep
+
+
 def project(
     ranking: NDArray[np.float64], graph: ChannelGraph, limits: Limits, channel_step: int
 ) -> Keep:

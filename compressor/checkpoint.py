@@ -1,0 +1,40 @@
+"""Files from which interrupted work goes on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One file that always holds a whole state: it is replaced in one step.
+
+    Attributes:
+        path: where the state lives; None keeps nothing.
+    """
+
+    path: Path | None
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the state, or None where there is none yet."""
+        if self.path is None or not self.path.exists():
+            return None
+        state: dict[str, Any] = torch.load(self.path, weights_only=True)
+        return state
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Replace the state; a crash at any moment leaves the old or the new one."""
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self.path)

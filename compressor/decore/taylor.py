@@ -1,0 +1,46 @@
+"""How much the loss is expected to rise when a class of channels goes: the agents' prior."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import torch
+from torch import Tensor, nn
+
+from compressor.compute import Compute
+from compressor.graph import ChannelGraph
+from compressor.masks import ChannelMasks
+from compressor.training import Images, Recipe, image_losses
+
+PRIOR_BATCHES = 40
+
+
+def taylor_scores(
+    model: nn.Module,
+    graph: ChannelGraph,
+    images: Images,
+    compute: Compute,
+    batches: int = PRIOR_BATCHES,
+) -> Tensor:
+    """Return the mean squared first-order change of the loss when a class is dropped, shape (classes,).
+
+    The gradient of an image's loss with respect to its mask entry is the first-order change; squared and
+    averaged as in Molchanov et al. 2019, equation 8 (https://arxiv.org/abs/1906.10771). Runs in eval mode
+    on the first training batches of epoch 0; leaves the model as it was.
+    """
+    was_training = model.training
+    compute.place(model).eval()
+    recipe = Recipe(epochs=0, learning_rate=0.0)
+    total = torch.zeros(graph.class_count, dtype=torch.float64)
+    count = 0
+    with ChannelMasks(model, graph) as masks:
+        for x, labels in islice(images.train(0), batches):
+            mask = torch.ones(len(x), graph.class_count, device=compute.device, requires_grad=True)
+            masks.set(mask)
+            logits = model(compute.images(x))
+            losses = image_losses(logits, labels.to(compute.device), None, recipe)
+            (gradient,) = torch.autograd.grad(losses.sum(), mask)
+            total += gradient.double().square().sum(dim=0).cpu()
+            count += len(x)
+    model.train(was_training)
+    return total / max(count, 1)

@@ -1,0 +1,147 @@
+"""Save a slimmed network without pickle: weights as safetensors, its shape as a small description.
+
+    save_model(model, "resnet20", num_classes=10, folder=Path("slim"))
+    model = load_model(Path("slim"))
+
+The description names the architecture and lists what differs from it; parameters take their shapes from the
+weights file.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressor.errors import InputError
+from compressor.models import build_model
+from compressor.models.layers import ChannelPad
+from compressor.placeholders import Constant, Nothing, Window
+
+WEIGHTS_FILE = "model.safetensors"
+DESCRIPTION_FILE = "model.json"
+SCHEMA_VERSION = 1
+
+_INTEGERS: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
+    (nn.modules.conv._ConvNd, ("in_channels", "out_channels", "groups")),
+    (nn.Linear, ("in_features", "out_features")),
+    (nn.modules.batchnorm._BatchNorm, ("num_features",)),
+    (nn.modules.instancenorm._InstanceNorm, ("num_features",)),
+    (nn.PReLU, ("num_parameters",)),
+    (ChannelPad, ("front", "back")),
+)
+_STAND_INS = {"Constant": Constant, "Nothing": Nothing, "Identity": nn.Identity}
+
+
+def save_model(model: nn.Module, architecture: str, num_classes: int, folder: Path) -> None:
+    """Write a (slimmed) network into a folder.
+
+    Args:
+        model: the network, made by `build_model(architecture, num_classes)` and perhaps slimmed.
+        architecture: name or `package.module:factory` as `build_model` takes it.
+        num_classes: outputs of the unslimmed architecture.
+        folder: made where missing; gets model.safetensors and model.json.
+    """
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    save_file(weights, folder / WEIGHTS_FILE)
+    description = {
+        "schema_version": SCHEMA_VERSION,
+        "architecture": architecture,
+        "num_classes": num_classes,
+        "edits": _edits(model, build_model(architecture, num_classes)),
+    }
+    text = json.dumps(description, indent=1)
+    (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def load_model(folder: Path) -> nn.Module:
+    """Rebuild a network that `save_model` wrote, in eval mode.
+
+    Raises:
+        InputError: a file is missing or damaged, or the two don't belong together.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        description = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
+        weights = load_file(folder / WEIGHTS_FILE)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"{folder} holds no readable saved model: {error}") from error
+    if description.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(
+            f"{folder / DESCRIPTION_FILE}: schema_version is {description.get('schema_version')}, "
+            f"this version reads {SCHEMA_VERSION}"
+        )
+    model = build_model(description["architecture"], description["num_classes"])
+    for name, edit in description["edits"].items():
+        _apply(model, name, edit)
+    _set_tensors(model, weights, folder)
+    return model.eval()
+
+
+def _edits(model: nn.Module, original: nn.Module) -> dict[str, dict[str, Any]]:
+    modules, edits = dict(original.named_modules()), {}
+    for name, module in model.named_modules():
+        if type(module).__name__ in _STAND_INS and type(module) is not type(modules.get(name)):
+            edits[name] = _describe(module)
+        elif name in modules:
+            now, before = _integers(module), _integers(modules[name])
+            changed = {key: value for key, value in now.items() if before[key] != value}
+            if changed:
+                edits[name] = changed
+    return edits
+
+
+def _integers(module: nn.Module) -> dict[str, int]:
+    names = next((names for kind, names in _INTEGERS if isinstance(module, kind)), ())
+    return {name: getattr(module, name) for name in names}
+
+
+def _describe(module: nn.Module) -> dict[str, Any]:
+    described: dict[str, Any] = {"replaced_by": type(module).__name__}
+    window = getattr(module, "window", None)
+    if isinstance(window, Window):
+        described["window"] = {name: list(value) for name, value in vars(window).items()}
+    if isinstance(module, Constant):
+        described["full_size"] = module.full_size
+    return described
+
+
+def _apply(model: nn.Module, name: str, edit: dict[str, Any]) -> None:
+    if "replaced_by" not in edit:
+        module = model.get_submodule(name)
+        for attribute, value in edit.items():
+            setattr(module, attribute, int(value))
+        return
+    window = Window(**{k: tuple(v) for k, v in edit["window"].items()}) if "window" in edit else None
+    kind = edit["replaced_by"]
+    if kind == "Constant":
+        new: nn.Module = Constant(torch.zeros(1), window, bool(edit["full_size"]))
+    else:
+        new = Nothing(window) if kind == "Nothing" else nn.Identity()
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, new)
+
+
+def _set_tensors(model: nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
+    expected = set(model.state_dict())
+    if expected != set(weights):
+        odd = sorted(expected ^ set(weights))
+        raise InputError(
+            f"{folder}: description and weights don't belong together, {len(odd)} tensors differ, "
+            f"first '{odd[0]}'"
+        )
+    for name, value in weights.items():
+        parent, _, child = name.rpartition(".")
+        module = model.get_submodule(parent)
+        if isinstance(getattr(module, child), nn.Parameter):
+            setattr(module, child, nn.Parameter(value))
+        else:
+            setattr(module, child, value)
