@@ -6,6 +6,7 @@ go through all files in turn, so that a machine that slows down slows all of the
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -25,6 +26,8 @@ Progress = Callable[[str], None]
 
 ROUND_RUNS = 20
 _ROUND_LEAD_IN = 2  # untimed runs that refill the caches after another process's turn
+# A runtime's idle threads spin for a while after a run and would disturb the next process's turn.
+_SPIN_DOWN_S = 0.05
 _MEMORY_RUNS = 5
 _SILENCE_S = 600.0
 
@@ -113,7 +116,8 @@ def measure_folders(
             except RuntimeMissingError as error:
                 say(f"{file.name}: not measured, {error}")
                 results[place] = replace(results[place], note=f"not measured: {error}")
-        _time_in_rounds(list(jobs.values()), runs, warmup, say)
+        pause_s = _SPIN_DOWN_S if threads > 1 and len(jobs) > 1 else 0.0
+        _time_in_rounds(list(jobs.values()), runs, warmup, pause_s, say)
         for place, job in jobs.items():
             if samples is not None:
                 _evaluate(job, samples, say)
@@ -190,7 +194,9 @@ def _start(
     return job
 
 
-def _time_in_rounds(jobs: Sequence[_Job], runs: int, warmup: int, say: Progress) -> None:
+def _time_in_rounds(
+    jobs: Sequence[_Job], runs: int, warmup: int, pause_s: float, say: Progress
+) -> None:
     for job in jobs:
         job.worker.ask(_time(job.manifest, 0, warmup))
     sizes = round_sizes(runs)
@@ -198,6 +204,7 @@ def _time_in_rounds(jobs: Sequence[_Job], runs: int, warmup: int, say: Progress)
         say(f"latency: round {number + 1} of {len(sizes)}")
         # Every second round runs backwards, so that no file is always first after a pause.
         for job in jobs if number % 2 == 0 else reversed(jobs):
+            time.sleep(pause_s)
             answer = job.worker.ask(_time(job.manifest, size, _ROUND_LEAD_IN))
             job.times_ms.extend(answer["times_ms"])
             job.figures["peak_rss_bytes"] = answer["peak_rss_bytes"]
