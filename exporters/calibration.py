@@ -44,7 +44,9 @@ class Calibration:
                     f"the model takes float32 [b, {', '.join(map(str, input_shape))}]"
                 )
             if not np.isfinite(batch).all():
-                raise CalibrationError("calibration batch holds NaN or infinity; check mean and std")
+                raise CalibrationError(
+                    "calibration batch holds NaN or infinity; check mean and std"
+                )
             empty = empty and len(batch) == 0
             yield batch
         if empty:

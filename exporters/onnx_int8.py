@@ -12,7 +12,7 @@ import numpy as np
 from exporters.calibration import Calibration
 from exporters.onnx_float import INPUT_NAME
 from exporters.onnx_qdq import place_for_onnxruntime, place_for_tensorrt
-from exporters.onnx_tidy import drop_unused_constants, strip_domains
+from exporters.onnx_tidy import compact, strip_domains
 from exporters.quiet import quiet_step
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def export_int8_onnx(
             place_for_tensorrt(model)
         else:
             place_for_onnxruntime(model)
-        drop_unused_constants(model)
+        compact(model)
         strip_domains(model)
         model.ir_version = source.ir_version
         model.producer_name = "compress-export"

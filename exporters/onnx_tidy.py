@@ -132,6 +132,46 @@ def _fit_schema(node: onnx.NodeProto, opset: int, constants: dict[str, np.ndarra
             node.attribute.remove(attribute)
 
 
+def compact(model: onnx.ModelProto) -> None:
+    """Shrink what surrounds the weights: equal small constants merged, short names inside.
+
+    Layers (`LAYERS`) keep their names and so do the graph's input and output.
+    """
+    graph = model.graph
+    drop_unused_constants(model)
+    del graph.value_info[:]
+    renamed = _merged_constants(model)
+    keep = {value.name for value in (*graph.input, *graph.output)} | {""}
+    for node in graph.node:
+        for name in node.output:
+            if name not in keep:
+                renamed[name] = f"t{len(renamed)}"
+        if node.op_type not in LAYERS:
+            node.name = ""
+    for constant in graph.initializer:
+        constant.name = renamed[constant.name]
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+
+
+def _merged_constants(model: onnx.ModelProto) -> dict[str, str]:
+    """Drop repeated scalars (scales, zero points); new names of all constants by old name."""
+    renamed: dict[str, str] = {}
+    seen: dict[bytes, str] = {}
+    constants = model.graph.initializer
+    for index in reversed(range(len(constants))):
+        name, constants[index].name = constants[index].name, ""
+        content = constants[index].SerializeToString()
+        if content in seen:
+            renamed[name] = seen[content]
+            del constants[index]
+            continue
+        seen[content] = renamed[name] = f"c{len(seen)}"
+        constants[index].name = name
+    return renamed
+
+
 def drop_unused_constants(model: onnx.ModelProto) -> None:
     """Remove initializers that no node reads."""
     read = {name for node in model.graph.node for name in node.input}

@@ -1,0 +1,20 @@
+"""Dense torch models to the files that a board runs. See docs/exporters.md."""
+
+from exporters.artifacts import Exported, TensorSpec
+from exporters.bundle import write_bundle, write_manifest
+from exporters.calibration import Calibration
+from exporters.errors import CalibrationError, CheckError, ExportError, UnsupportedExportError
+from exporters.export import export_files
+
+__all__ = [
+    "Calibration",
+    "CalibrationError",
+    "CheckError",
+    "ExportError",
+    "Exported",
+    "TensorSpec",
+    "UnsupportedExportError",
+    "export_files",
+    "write_bundle",
+    "write_manifest",
+]

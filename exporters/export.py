@@ -1,0 +1,217 @@
+"""Export a dense torch model to the files that a board runs, and read every file back."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exporters import checks
+from exporters.artifacts import FORMATS, PRECISIONS, Exported, Inspection, file_name, sha256_of
+from exporters.calibration import Calibration
+from exporters.errors import ExportError, UnsupportedExportError
+from exporters.inspect_onnx import inspect_onnx
+from exporters.inspect_tflite import inspect_tflite
+from exporters.onnx_float import export_float_onnx
+from exporters.onnx_fp16 import export_fp16_onnx
+from exporters.onnx_int8 import export_int8_onnx
+from exporters.prepare import deployable
+from exporters.tflite import export_float16_tflite, export_float_tflite, export_int8_tflite
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from boards import Board
+
+Batches = Callable[[], Iterator[np.ndarray]]
+
+
+def export_files(
+    model: nn.Module,
+    *,
+    stage: str,
+    folder: Path,
+    input_shape: tuple[int, int, int],
+    calibration: Calibration,
+    validation: Batches,
+    board: Board,
+    formats: Sequence[str],
+    precisions: Sequence[str],
+    progress: Callable[[str], None],
+) -> tuple[Exported, ...]:
+    """Write {stage}.{precision}.{format} for each wanted pair into `folder`, and check them.
+
+    Args:
+        model: any CNN from float32 [N, C, H, W] to logits [N, classes]; it isn't changed.
+        stage: "baseline" or "slim".
+        input_shape: (C, H, W).
+        calibration: samples for INT8 ranges, the same for both formats.
+        validation: starts a stream of float32 NCHW batches for the agreement with torch.
+        progress: is told each step before it starts. While a step runs, stdout and stderr are
+            captured, so nothing else should draw on the terminal from another thread.
+
+    Raises:
+        ExportError: a tool failed; the message names the step.
+        UnsupportedExportError: the board has no rules for a wanted format or precision.
+        CheckError: a written file isn't what it should be.
+    """
+    _refuse_unsupported(board, formats, precisions)
+    folder.mkdir(parents=True, exist_ok=True)
+    clone = deployable(model)
+    expected = _torch_logits(clone, validation)
+    entries = []
+    with tempfile.TemporaryDirectory() as scratch:
+        job = _Job(clone, stage, folder, Path(scratch), input_shape, calibration, board, progress)
+        for format in [name for name in FORMATS if name in formats]:
+            for precision in [name for name in PRECISIONS if name in precisions]:
+                path = job.write(format, precision)
+                entries.append(_read_back(path, job, format, precision, validation, expected))
+    return tuple(entries)
+
+
+@dataclass
+class _Job:
+    """What every step of one export shares. INT8 and float16 start from the float file."""
+
+    model: nn.Module
+    stage: str
+    folder: Path
+    scratch: Path
+    input_shape: tuple[int, int, int]
+    calibration: Calibration
+    board: Board
+    progress: Callable[[str], None]
+    float_paths: dict[str, Path] = field(default_factory=dict)
+
+    def write(self, format: str, precision: str) -> Path:
+        """Write one file into the folder and return its path."""
+        path = self.folder / file_name(self.stage, precision, format)
+        self.progress(f"{self.stage}: {precision} {format}")
+        if precision == "float32":
+            self._write_float(format, path)
+            return path
+        source = self._float_source(format)
+        match (format, precision):
+            case ("onnx", "int8"):
+                rules = self.board.quantization.onnx
+                assert rules is not None
+                export_int8_onnx(
+                    source,
+                    path,
+                    calibration=self.calibration,
+                    rules=rules,
+                    input_shape=self.input_shape,
+                )
+            case ("onnx", "float16"):
+                export_fp16_onnx(source, path)
+            case ("tflite", "int8"):
+                tflite_rules = self.board.quantization.tflite
+                assert tflite_rules is not None
+                export_int8_tflite(
+                    source,
+                    path,
+                    calibration=self.calibration,
+                    per_channel_linear=tflite_rules.per_channel_linear,
+                    input_shape=self.input_shape,
+                )
+            case _:
+                export_float16_tflite(source, path)
+        return path
+
+    def _float_source(self, format: str) -> Path:
+        """The float file to start from; made aside where it isn't itself wanted."""
+        if format not in self.float_paths:
+            self._write_float(format, self.scratch / file_name(self.stage, "float32", format))
+        return self.float_paths[format]
+
+    def _write_float(self, format: str, path: Path) -> None:
+        if format == "onnx":
+            export_float_onnx(
+                self.model,
+                path,
+                input_shape=self.input_shape,
+                opset_max=self.board.onnx_opset_max,
+                ir_max=self.board.onnx_ir_max,
+                progress=self.progress,
+            )
+        else:
+            export_float_tflite(self.model, path, input_shape=self.input_shape)
+        self.float_paths[format] = path
+
+
+def _refuse_unsupported(board: Board, formats: Sequence[str], precisions: Sequence[str]) -> None:
+    for kind, wanted, known in (
+        ("format", formats, FORMATS),
+        ("precision", precisions, PRECISIONS),
+    ):
+        for name in wanted:
+            if name not in known:
+                raise UnsupportedExportError(f"{kind} {name!r} is none of {', '.join(known)}")
+    rules = {"onnx": board.quantization.onnx, "tflite": board.quantization.tflite}
+    for format in formats:
+        if "int8" in precisions and rules[format] is None:
+            raise UnsupportedExportError(
+                f"board {board.id} has no INT8 rules for {format}; its precisions are "
+                f"{', '.join(board.precisions)}, its formats {', '.join(board.formats)}"
+            )
+
+
+def _torch_logits(model: nn.Module, validation: Batches) -> list[np.ndarray]:
+    """Logits [b, classes] of each validation batch."""
+    import torch
+
+    with torch.inference_mode():
+        logits = [model(torch.from_numpy(batch)).numpy() for batch in validation()]
+    if not logits:
+        raise ExportError("no validation images to compare the files with torch on")
+    return logits
+
+
+def _read_back(
+    path: Path,
+    job: _Job,
+    format: str,
+    precision: str,
+    validation: Batches,
+    expected: list[np.ndarray],
+) -> Exported:
+    """Inspect and check one file; its manifest entry."""
+    found = _inspect(path, job.board, format, precision)
+    checks.check_dtypes(path.name, found, format=format, precision=precision)
+    rules = job.board.quantization.onnx
+    if (format, precision) == ("onnx", "int8") and rules and rules.profile == "tensorrt":
+        checks.check_tensorrt(path)
+    run = checks.onnx_runner(path) if format == "onnx" else checks.tflite_runner(path)
+    agreement = checks.agreement(path.name, run, validation, expected, precision=precision)
+    return Exported(
+        name=path.name,
+        stage=job.stage,
+        path=path.name,
+        side_files=(),
+        format=format,
+        precision=precision,
+        size_bytes=path.stat().st_size,
+        sha256=sha256_of(path),
+        input=found.input,
+        output=found.output,
+        weight_bytes=found.weight_bytes,
+        activation_bytes=found.activation_bytes,
+        float_layers=found.float_layers if precision == "int8" else (),
+        fused_integer_convs=found.fused_integer_convs,
+        convs=found.convs,
+        agreement_validation=agreement,
+    )
+
+
+def _inspect(path: Path, board: Board, format: str, precision: str) -> Inspection:
+    if format == "tflite":
+        return inspect_tflite(path)
+    return inspect_onnx(
+        path,
+        count_fused=precision == "int8",
+        int8_on_arm=board.cpu.arch == "aarch64",
+    )

@@ -1,0 +1,70 @@
+"""Write a TFLite file again: short tensor names, every buffer inside the flatbuffer.
+
+litert-torch names a tensor after all of its Python classes, which makes a third of a small file.
+ai-edge-quantizer puts buffers behind the flatbuffer and refers to them by offset, which the
+older interpreters and tflite-micro don't read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+
+from exporters.inspect_tflite import WEIGHTED, TfliteGraph, layer_name
+
+FILE_IDENTIFIER = b"TFL3"
+BUFFER_ALIGNMENT = 16  # what the schema asks of Buffer.data
+
+
+class _AlignedBuilder(flatbuffers.Builder):
+    """The Python builder ignores the schema's force_align; constants need it."""
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:  # noqa: N802 (name of the base class)
+        if x.dtype == np.uint8:
+            self.Prep(BUFFER_ALIGNMENT, x.nbytes)
+        return super().CreateNumpyVector(x)
+
+
+def repack(path: Path, *, rename: bool) -> None:
+    """Rewrite the file in place.
+
+    Args:
+        rename: give each tensor the name LAYER:INDEX, as `layer_of` reads it back. Once is enough:
+            names of this form stay as they are through quantization.
+    """
+    graph = TfliteGraph(path)
+    for buffer in graph.model.buffers:
+        buffer.offset = buffer.size = 0
+        if buffer.data is not None:
+            buffer.data = np.asarray(buffer.data, np.uint8)
+    if rename:
+        _rename(graph)
+    builder = _AlignedBuilder(1 << 16)
+    builder.Finish(graph.model.Pack(builder), FILE_IDENTIFIER)
+    path.write_bytes(bytes(builder.Output()))
+
+
+def _rename(graph: TfliteGraph) -> None:
+    for operator in graph.operators:
+        layer = _layer(graph, operator)
+        tensors = [int(index) for index in (*operator.inputs, *operator.outputs) if index >= 0]
+        own = tensors if graph.op_name(operator) in WEIGHTED else operator.outputs
+        for index in own:
+            tensor: Any = graph.tensors[int(index)]
+            tensor.name = f"{layer}:{int(index)}".encode()
+    for index in graph.subgraph.inputs:
+        graph.tensors[int(index)].name = b"input"
+    for index in graph.subgraph.outputs:
+        graph.tensors[int(index)].name = b"logits"
+
+
+def _layer(graph: TfliteGraph, operator: Any) -> str:
+    """The module path of a weighted layer, the operator's name for all others."""
+    if graph.op_name(operator) not in WEIGHTED:
+        return graph.op_name(operator).lower()
+    names = [graph.tensors[int(i)].name.decode() for i in (operator.inputs[1], operator.outputs[0])]
+    found = [layer_name(name) for name in names]
+    return next((name for name in found if name not in names), found[0])
