@@ -4,10 +4,13 @@ Needs numpy, Pillow and onnxruntime, ai-edge-litert or tflite-runtime. Without M
 smallest file is taken whose runtime is installed.
 """
 
+from __future__ import annotations
+
 import importlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -19,15 +22,14 @@ RUNTIMES = {
 }
 
 
-def load_image(path, manifest):
+def load_image(path: str, manifest: dict[str, Any]) -> np.ndarray:
     """An image as normalised float32 [1, H, W, C]: shorter side resized, centre cropped."""
     prepare = manifest["preprocessing"]
     height, width = manifest["input"]["height"], manifest["input"]["width"]
-    image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    image: Image.Image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
     shorter = min(image.size)
-    size = tuple(int(prepare["resize"] * side / shorter) for side in image.size)
-    if size != image.size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
+    size = [int(prepare["resize"] * side / shorter) for side in image.size]
+    image = image.resize((size[0], size[1]), Image.Resampling.BILINEAR)
     left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
     image = image.crop((left, top, left + width, top + height))
     pixels = np.asarray(image, np.float32) * prepare["scale"]
@@ -35,7 +37,7 @@ def load_image(path, manifest):
     return pixels.astype(np.float32)[None]
 
 
-def to_input(image, spec):
+def to_input(image: np.ndarray, spec: dict[str, Any]) -> np.ndarray:
     """The image in the layout and dtype that the file takes: q = round(x / scale) + zero point."""
     if spec["layout"] == "NCHW":
         image = image.transpose(0, 3, 1, 2)
@@ -46,7 +48,7 @@ def to_input(image, spec):
     return np.clip(image, limits.min, limits.max).astype(spec["dtype"])
 
 
-def run(entry, runtime, values):
+def run(entry: dict[str, Any], runtime: Any, values: np.ndarray) -> np.ndarray:
     """The logits [classes] of a file as float."""
     path = str(FOLDER / entry["path"])
     if entry["format"] == "onnx":
@@ -63,7 +65,7 @@ def run(entry, runtime, values):
     return (logits.astype(np.float32) - spec["zero_point"]) * spec["scale"]
 
 
-def import_runtime(format):
+def import_runtime(format: str) -> Any:
     """The first installed runtime of a format, or None."""
     for name in RUNTIMES[format]:
         try:
@@ -73,7 +75,7 @@ def import_runtime(format):
     return None
 
 
-def choose(files, wanted):
+def choose(files: list[dict[str, Any]], wanted: str | None) -> tuple[dict[str, Any], Any]:
     """(entry, runtime) of the wanted file, or of the smallest one that can be run."""
     for entry in sorted(files, key=lambda entry: entry["size_bytes"]):
         if wanted in (None, entry["name"]):
@@ -84,7 +86,7 @@ def choose(files, wanted):
     sys.exit(f"no such file, or no runtime for it (files: {names}; runtimes: {RUNTIMES})")
 
 
-def main(arguments):
+def main(arguments: list[str]) -> None:
     if not 1 <= len(arguments) <= 2:
         sys.exit(__doc__)
     manifest = json.loads((FOLDER / "manifest.json").read_text(encoding="utf-8"))

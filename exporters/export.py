@@ -20,6 +20,7 @@ from exporters.onnx_float import export_float_onnx
 from exporters.onnx_fp16 import export_fp16_onnx
 from exporters.onnx_int8 import export_int8_onnx
 from exporters.prepare import deployable
+from exporters.quiet import quiet_step
 from exporters.tflite import export_float16_tflite, export_float_tflite, export_int8_tflite
 
 if TYPE_CHECKING:
@@ -185,8 +186,9 @@ def _read_back(
     rules = job.board.quantization.onnx
     if (format, precision) == ("onnx", "int8") and rules and rules.profile == "tensorrt":
         checks.check_tensorrt(path)
-    run = checks.onnx_runner(path) if format == "onnx" else checks.tflite_runner(path)
-    agreement = checks.agreement(path.name, run, validation, expected, precision=precision)
+    with quiet_step(f"compare {path.name} with torch"):
+        run = checks.onnx_runner(path) if format == "onnx" else checks.tflite_runner(path)
+        agreement = checks.agreement(path.name, run, validation, expected, precision=precision)
     return Exported(
         name=path.name,
         stage=job.stage,
@@ -210,8 +212,10 @@ def _read_back(
 def _inspect(path: Path, board: Board, format: str, precision: str) -> Inspection:
     if format == "tflite":
         return inspect_tflite(path)
+    rules = board.quantization.onnx
     return inspect_onnx(
         path,
-        count_fused=precision == "int8",
+        # TensorRT optimizes on the device; onnxruntime's graph says nothing about it.
+        count_fused=precision == "int8" and rules is not None and rules.profile == "onnxruntime",
         int8_on_arm=board.cpu.arch == "aarch64",
     )

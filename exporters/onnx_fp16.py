@@ -16,12 +16,13 @@ def export_fp16_onnx(float_path: Path, path: Path) -> None:
     """
     with quiet_step("convert the ONNX model to float16"):
         import onnx
+        from onnxruntime.quantization.onnx_model import ONNXModel
         from onnxruntime.transformers.float16 import convert_float_to_float16
 
         source = onnx.load(str(float_path))
-        names = [node.name for node in source.graph.node]
-        model = convert_float_to_float16(source, keep_io_types=True)
-        assert set(names) <= {node.name for node in model.graph.node}
+        converted = ONNXModel(convert_float_to_float16(source, keep_io_types=True))
+        converted.topological_sort()
+        model = converted.model
         compact(model)
         strip_domains(model)
         onnx.checker.check_model(model, full_check=True)

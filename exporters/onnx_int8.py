@@ -1,4 +1,4 @@
-"""INT8 ONNX: static quantization with QuantizeLinear/DequantizeLinear pairs, by the board's rules."""
+"""INT8 ONNX: static quantization with Q/DQ pairs, by the board's rules."""
 
 from __future__ import annotations
 

@@ -145,9 +145,9 @@ def _free_one_branch(graph: Graph, add: onnx.NodeProto) -> None:
     for name in list(add.input):
         dequantize = graph.source(name, "DequantizeLinear")
         quantize = dequantize and graph.source(dequantize.input[0], "QuantizeLinear")
-        if quantize and graph.source(quantize.input[0], "Conv"):
-            if _drop_pair_before(graph, add, name):
-                return
+        behind_conv = quantize and graph.source(quantize.input[0], "Conv")
+        if behind_conv and _drop_pair_before(graph, add, name):
+            return
 
 
 def _bare_logits(graph: Graph) -> None:

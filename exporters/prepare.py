@@ -38,24 +38,24 @@ def _fold_batch_norms(model: nn.Module) -> None:
             calls[str(node.target)] = calls.get(str(node.target), 0) + 1
     for norm in [n for n in graph.nodes if n.op == "call_module"]:
         conv = norm.args[0] if norm.args else None
-        if not _foldable(model, conv, norm, calls):
+        if not isinstance(conv, fx.Node) or not _foldable(model, conv, norm, calls):
             continue
-        fused = fuse_conv_bn_eval(
-            model.get_submodule(conv.target), model.get_submodule(norm.target)
-        )
-        model.set_submodule(conv.target, fused)
-        model.set_submodule(norm.target, nn.Identity())
+        conv_name, norm_name = str(conv.target), str(norm.target)
+        layer, batch_norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
+        assert isinstance(layer, nn.Conv2d) and isinstance(batch_norm, nn.BatchNorm2d)
+        model.set_submodule(conv_name, fuse_conv_bn_eval(layer, batch_norm))
+        model.set_submodule(norm_name, nn.Identity())
 
 
 def _foldable(model: nn.Module, conv: fx.Node, norm: fx.Node, calls: dict[str, int]) -> bool:
     """True for conv -> BatchNorm, where both are called once and nothing else reads the conv."""
-    from torch import fx, nn
+    from torch import nn
 
-    if not isinstance(conv, fx.Node) or conv.op != "call_module" or len(conv.users) != 1:
+    if conv.op != "call_module" or len(conv.users) != 1:
         return False
     if calls[str(conv.target)] != 1 or calls[str(norm.target)] != 1:
         return False
-    layer, batch_norm = model.get_submodule(conv.target), model.get_submodule(norm.target)
+    layer, batch_norm = (model.get_submodule(str(node.target)) for node in (conv, norm))
     return (
         type(layer) is nn.Conv2d
         and type(batch_norm) is nn.BatchNorm2d
