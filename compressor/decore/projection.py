@@ -10,7 +10,15 @@ from compressor.graph import ChannelGraph, Group, Keep
 
 
 class TargetError(ValueError):
-    """No choice of channels meets the limits."""
+    """No choice of channels meets the limits.
+
+    Attributes:
+        worst_ratio: cost of the smallest possible net over its limit.
+    """
+
+    def __init__(self, message: str, worst_ratio: float) -> None:
+        super().__init__(message)
+        self.worst_ratio = worst_ratio
 
 
 def class_step(group: Group, channel_step: int) -> int:
@@ -64,7 +72,8 @@ def project(
     if not fits(smallest):
         over = {k: r for k, r in limits.ratios(as_tensor(smallest)).items() if r > 1}
         listing = ", ".join(f"{name} is {ratio:.2f} times its limit" for name, ratio in over.items())
-        raise TargetError(f"the smallest possible net still misses the target: {listing}")
+        message = f"the smallest possible net still misses the target: {listing}"
+        raise TargetError(message, max(over.values()))
     low, high = 0, len(order)  # classes dropped: `low` doesn't fit, `high` does
     while high - low > 1:
         middle = (low + high) // 2

@@ -1,0 +1,89 @@
+"""The export stage: which files, in which folder, with which manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compress_export.options import JobOptions
+from compress_export.task import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from boards import Board
+    from exporters import Exported
+
+
+@dataclass(frozen=True)
+class Exports:
+    """Exports networks of one task for one board.
+
+    Attributes:
+        task: images for calibration and comparison.
+        board: rules and budgets, the user's own limits already in their place.
+        formats: "onnx" and "tflite", or one of them.
+        precision: of the files that go to the board: "int8", or "float16" where a board has no INT8.
+        say: is told each step.
+    """
+
+    task: Task
+    board: Board
+    formats: tuple[str, ...]
+    precision: str
+    say: Callable[[str], None]
+
+    def write(
+        self, model: nn.Module, stage: str, folder: Path, precisions: Sequence[str]
+    ) -> tuple[Exported, ...]:
+        """Write a network's files into a folder."""
+        from exporters import Calibration, export_files
+
+        return export_files(
+            model.cpu().eval(),
+            stage=stage,
+            folder=folder,
+            input_shape=self.task.input_shape,
+            calibration=Calibration(self.task.calibration_stream),
+            validation=self.task.validation_stream,
+            board=self.board,
+            formats=self.formats,
+            precisions=precisions,
+            progress=self.say,
+        )
+
+    def finish_reference(self, folder: Path, files: Sequence[Exported]) -> None:
+        """Write the manifest of the folder that holds files for comparison."""
+        from exporters import write_manifest
+
+        write_manifest(folder, files, **self._described())
+
+    def finish_bundle(self, folder: Path, files: Sequence[Exported]) -> None:
+        """Complete the folder that goes to the board."""
+        from exporters import write_bundle
+
+        write_bundle(folder, files, **self._described())
+
+    def _described(self):  # type: ignore[no-untyped-def]
+        return {
+            "board": self.board,
+            "model": self.task.architecture,
+            "classes": self.task.data.classes,
+            "input_shape": self.task.input_shape,
+            "preprocessing": self.task.preprocessing.to_json(),
+        }
+
+
+def chosen_formats(options: JobOptions, board: Board) -> tuple[str, ...]:
+    """Return the formats to make: the user's, else all that the board runs."""
+    from compress_export.errors import UsageError
+
+    wanted = options.formats or board.formats
+    strange = [name for name in wanted if name not in board.formats]
+    if strange:
+        raise UsageError(
+            f"--formats {','.join(wanted)}: board {board.id} runs {', '.join(board.formats)} only"
+        )
+    return tuple(wanted)

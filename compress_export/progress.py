@@ -1,0 +1,121 @@
+"""What long work shows while it runs: a bar, a line per epoch, a CSV per stage, TensorBoard curves."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+_BAR_VALUES = ("loss", "reward", "expected_load", "kept_share")
+_WRITE_EVERY_STEPS = 10
+
+
+class RunLog:
+    """Observer of training and search that also times the stages of a job.
+
+    Args:
+        folder: DIR.run; gets `STAGE.csv` and `tensorboard/`. None writes nothing.
+        console: where bars and lines go.
+
+    Attributes:
+        timings_seconds: wall time of every stage, by name.
+    """
+
+    def __init__(self, folder: Path | None, console: Console) -> None:
+        self.timings_seconds: dict[str, float] = {}
+        self._folder = folder
+        self._console = console
+        self._progress = Progress(
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total} {task.fields[values]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._bars: dict[str, TaskID] = {}
+        self._writer: Any = None
+
+    def __enter__(self) -> RunLog:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+        if self._writer is not None:
+            self._writer.close()
+
+    def say(self, text: str) -> None:
+        """Print one line."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def timed(self, name: str) -> _Stopwatch:
+        """Return a context manager that adds its wall time to `timings_seconds[name]`."""
+        return _Stopwatch(self.timings_seconds, name)
+
+    def step(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
+        """Move the stage's bar."""
+        if stage not in self._bars:
+            self._bars[stage] = self._progress.add_task(stage, total=total, values="")
+        shown = " ".join(f"{name} {values[name]:.3f}" for name in _BAR_VALUES if name in values)
+        self._progress.update(self._bars[stage], completed=done, values=shown)
+        if done == total:
+            self._progress.remove_task(self._bars.pop(stage))
+        if done % _WRITE_EVERY_STEPS == 0:
+            for name, value in values.items():
+                self._curves(f"{stage}/step/{name}", value, done)
+
+    def epoch(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
+        """Print the epoch's means and append them to the stage's CSV."""
+        figures = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
+        self.say(f"{stage} epoch {epoch}  {figures}")
+        for name, value in values.items():
+            self._curves(f"{stage}/{name}", value, epoch)
+        if self._folder is not None:
+            _append_row(self._folder / f"{stage}.csv", epoch, values)
+
+    def _curves(self, name: str, value: float, at: int) -> None:
+        if self._folder is None:
+            return
+        if self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self._folder / "tensorboard"))
+        self._writer.add_scalar(name, value, at)
+
+
+class _Stopwatch:
+    def __init__(self, timings_seconds: dict[str, float], name: str) -> None:
+        self._timings, self._name = timings_seconds, name
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter()
+
+    def __exit__(self, *error: object) -> None:
+        spent = time.perf_counter() - self._start
+        self._timings[self._name] = round(self._timings.get(self._name, 0.0) + spent, 3)
+
+
+def _append_row(path: Path, epoch: int, values: Mapping[str, float]) -> None:
+    """Append an epoch; a resumed run drops the rows that it does again."""
+    rows: list[dict[str, str]] = []
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows.append({"epoch": str(epoch), **{name: f"{value:.6g}" for name, value in values.items()}})
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[-1]), extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,231 @@
+"""The pruning stage: search, projection, slimming, fine-tuning; once, or rung by rung."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compress_export.options import JobOptions
+from compress_export.progress import RunLog
+from compress_export.schedule import Epochs, finetune_recipe, search_recipe
+from compress_export.targets import FIRST_RUNG, Target
+from compress_export.task import Task
+from compressor.checkpoint import Checkpoint
+from compressor.cost import Limits, NetworkCosts, as_tensor
+from compressor.decore.agents import BudgetAgents
+from compressor.decore.paper import DEFAULT_PENALTY, PaperAgents
+from compressor.decore.projection import TargetError, project, thresholded
+from compressor.decore.search import search
+from compressor.decore.taylor import taylor_scores
+from compressor.graph import ChannelGraph, Keep, channel_graph
+from compressor.saved import load_model, save_model
+from compressor.slim import slim
+from compressor.training import fit
+from compressor.verify import check_slim
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compressor.cost import CostName
+    from compressor.decore.agents import Agents
+    from compressor.decore.search import SearchResult
+
+_RUNG_RATIO = 0.5
+_MAX_RUNGS = 4
+_VERIFIED_IMAGES = 4
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """A slimmed and fine-tuned network.
+
+    Attributes:
+        model: on the CPU, in eval mode.
+        validation_top1: fraction.
+        difference: masked against slimmed, relative, in float64.
+        shares: cost name -> share of the unpruned network's cost that is left.
+    """
+
+    model: nn.Module
+    validation_top1: float
+    difference: float
+    shares: dict[str, float]
+
+
+def prune(
+    task: Task,
+    baseline: nn.Module,
+    baseline_top1: float,
+    target: Target,
+    options: JobOptions,
+    epochs: Epochs,
+    *,
+    channel_step: int,
+    bytes_per_value: int,
+    max_drop: float,
+    work: Path,
+    log: RunLog,
+) -> Pruned | None:
+    """Prune a network to a target.
+
+    Where the target is the smallest net within the accuracy drop, goes down a ladder: every rung halves the
+    MACs of the one before and starts from its net; the last one within the drop wins.
+
+    Args:
+        baseline: the trained network; it is also the teacher.
+        baseline_top1: its validation top-1, a fraction.
+        channel_step: multiple that kept widths are rounded to.
+        bytes_per_value: of weights and activations in the files that go to the board.
+        max_drop: accuracy on the validation images that may be lost, in points.
+        work: folder for checkpoints, one sub-folder per rung.
+
+    Returns:
+        None where no rung stays within the drop, or nothing has to shrink.
+
+    Raises:
+        TargetError: no choice of channels meets the target.
+    """
+    stage = _Stage(task, baseline, options, epochs, channel_step, bytes_per_value, log)
+    if not target.limits:
+        return None
+    if not target.smallest:
+        return stage.rung(baseline, target.limits, work / "rung-1")
+    if options.method == "paper":
+        # Lambda decides how far the paper's agents go; there is nothing to walk down.
+        return stage.rung(baseline, {}, work / "rung-1")
+    best: Pruned | None = None
+    limit = target.limits["macs"]
+    for rung in range(1, _MAX_RUNGS + 1):
+        start = baseline if best is None else best.model
+        share = FIRST_RUNG * limit / target.limits["macs"]
+        log.say(f"rung {rung}: {share:.3g} of the MACs")
+        try:
+            found = stage.rung(start, {"macs": limit}, work / f"rung-{rung}")
+        except TargetError as error:
+            log.say(f"rung {rung}: {error}")
+            break
+        drop = (baseline_top1 - found.validation_top1) * 100
+        accepted = drop <= max_drop + 1e-9
+        log.say(
+            f"rung {rung}: validation top-1 {found.validation_top1:.4f}, {drop:+.2f} points lost, "
+            f"{'within' if accepted else 'beyond'} {max_drop:g}"
+        )
+        if not accepted:
+            break
+        best, limit = found, limit * _RUNG_RATIO
+    return best
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """What every rung needs."""
+
+    task: Task
+    teacher: nn.Module
+    options: JobOptions
+    epochs: Epochs
+    channel_step: int
+    bytes_per_value: int
+    log: RunLog
+
+    def rung(self, start: nn.Module, limits: dict[CostName, float], work: Path) -> Pruned:
+        """Search, slim and fine-tune once, or load what an interrupted run had finished."""
+        finished = work / "network"
+        if (work / "figures.json").exists():
+            figures = json.loads((work / "figures.json").read_text(encoding="utf-8"))
+            return Pruned(load_model(finished), **figures)
+        pruned = self._run(start, limits, work)
+        save_model(pruned.model, self.task.architecture, len(self.task.data.classes), finished)
+        figures = {
+            "validation_top1": pruned.validation_top1,
+            "difference": pruned.difference,
+            "shares": pruned.shares,
+        }
+        (work / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
+        return pruned
+
+    def _run(self, start: nn.Module, limits: dict[CostName, float], work: Path) -> Pruned:
+        task, log = self.task, self.log
+        graph = channel_graph(start.cpu(), task.example())
+        costs = NetworkCosts(graph, self.bytes_per_value, self.bytes_per_value)
+        _refuse_impossible(limits)
+        bound = Limits(costs, limits)
+        project(np.zeros(graph.class_count), graph, bound, self.channel_step)  # can it be met at all?
+        student = copy.deepcopy(start)
+        with log.timed("search"):
+            found = self._search(student, graph, bound, work)
+            keep = self._choose(found, graph, bound)
+        slimmed = slim(student.cpu(), graph, keep)
+        examples = next(iter(task.images("finetune").validation()))[0][:_VERIFIED_IMAGES]
+        difference = check_slim(student, graph, keep, slimmed, examples)
+        shares = _shares(costs, graph, keep)
+        log.say(
+            f"slimmed to {shares['macs']:.3f} of the MACs and {shares['weight_bytes']:.3f} of the "
+            f"weights; masked and slimmed differ by {difference:.0e}"
+        )
+        with log.timed("finetune"):
+            top1 = fit(
+                slimmed,
+                task.images("finetune"),
+                finetune_recipe(self.options, self.epochs, task.batch_size),
+                task.compute,
+                stage="finetune",
+                checkpoint=Checkpoint(work / "finetune.pt"),
+                observer=log,
+                teacher=task.compute.place(self.teacher).eval(),
+            )
+        return Pruned(slimmed.cpu().eval(), top1, difference, shares)
+
+    def _search(
+        self, student: nn.Module, graph: ChannelGraph, bound: Limits, work: Path
+    ) -> SearchResult:
+        task, paper = self.task, self.options.method == "paper"
+        images = task.images("search")
+        agents: Agents
+        if paper:
+            agents = PaperAgents(graph, self.options.penalty or DEFAULT_PENALTY)
+        else:
+            prior = taylor_scores(student, graph, images, task.compute)
+            agents = BudgetAgents(prior, bound)
+        return search(
+            student,
+            graph,
+            agents,
+            bound,
+            images,
+            search_recipe(self.options, self.epochs, task.batch_size),
+            task.compute,
+            seed=task.seed,
+            checkpoint=Checkpoint(work / "search.pt"),
+            observer=self.log,
+            teacher=None if paper else task.compute.place(self.teacher).eval(),
+        )
+
+    def _choose(self, found: SearchResult, graph: ChannelGraph, bound: Limits) -> Keep:
+        """The paper thresholds at 0.5 and is projected only where that misses the target."""
+        if self.options.method == "paper":
+            keep = thresholded(found.probabilities, graph)
+            if float(bound.load(as_tensor(keep))) <= 1.0:
+                return keep
+        return project(found.ranking, graph, bound, self.channel_step)
+
+
+def _refuse_impossible(limits: dict[CostName, float]) -> None:
+    for name, limit in limits.items():
+        if limit <= 0:
+            raise TargetError(
+                f"no byte is left for {name}: what the files hold beside the weights is already "
+                f"{-limit:.0f} bytes above the target",
+                float("inf"),
+            )
+
+
+def _shares(costs: NetworkCosts, graph: ChannelGraph, keep: Keep) -> dict[str, float]:
+    names: tuple[CostName, ...] = ("macs", "weight_bytes", "activation_bytes")
+    before, after = as_tensor(graph.all_kept()), as_tensor(keep)
+    return {n: float(costs.value(n, after) / costs.value(n, before)) for n in names}

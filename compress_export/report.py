@@ -1,0 +1,120 @@
+"""Put the report together: plain JSON, documented in docs/report.md."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress_export.table import report_markdown
+
+if TYPE_CHECKING:
+    from compress_export.options import JobOptions
+    from runtime_bench import Check, Measurement
+
+SCHEMA_VERSION = 1
+_LIBRARIES = (
+    "torch", "torchvision", "onnx", "onnxruntime", "onnxsim", "numpy", "litert-torch",
+    "ai-edge-quantizer", "ai-edge-litert",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NetworkFigures:
+    """What is known of a torch network.
+
+    Attributes:
+        params: parameters.
+        macs: multiply-accumulates of one image.
+        top1: on the test images, a fraction; None where they were not read.
+        validation_top1: on the validation images.
+    """
+
+    params: int
+    macs: int
+    top1: float | None
+    validation_top1: float | None
+
+
+def build_report(
+    options: JobOptions,
+    board_id: str,
+    networks: Mapping[str, NetworkFigures],
+    measurements: Sequence[Measurement],
+    checks: Sequence[Check],
+    warnings: Sequence[str],
+    timings_seconds: Mapping[str, float],
+    target: str,
+) -> dict[str, Any]:
+    """Return the report as plain JSON values.
+
+    Args:
+        networks: "baseline" and, where the network was slimmed, "slim".
+        checks: budgets and targets.
+        target: what the search had to reach, for people.
+    """
+    from runtime_bench import host_facts, overall
+
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "tool": {"name": "compress-export", "version": metadata.version("compress-export")},
+        "board": board_id,
+        "model": options.model,
+        "data": options.data,
+        "seed": options.seed,
+        "target": target,
+        "environment": {
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "libraries": {name: _version(name) for name in _LIBRARIES},
+            "host": host_facts().to_json(),
+        },
+        "command": ["compress-export", *sys.argv[1:]],
+        "options": options.identity(),
+        "stages": {name: _stage(name, figures, measurements) for name, figures in networks.items()},
+        "artifacts": [_artifact(item) for item in measurements],
+        "checks": [check.to_json() for check in checks],
+        "violations": [check.to_json() for check in checks if check.status == "fail"],
+        "verdict": overall(checks),
+        "warnings": list(warnings),
+        "timings_seconds": dict(timings_seconds),
+    }
+
+
+def write_report(report: Mapping[str, Any], folder: Path) -> None:
+    """Write report.json and report.md."""
+    text = json.dumps(report, indent=2, allow_nan=False)
+    (folder / "report.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "report.md").write_text(report_markdown(report), encoding="utf-8")
+
+
+def _stage(
+    name: str, figures: NetworkFigures, measurements: Sequence[Measurement]
+) -> dict[str, Any]:
+    wanted = (name, "onnx", "float32")
+    size = [m.size_bytes for m in measurements if (m.stage, m.format, m.precision) == wanted]
+    return {
+        "params": figures.params,
+        "macs": figures.macs,
+        "size_bytes": size[0] if size else None,
+        "top1": figures.top1,
+        "validation_top1": figures.validation_top1,
+    }
+
+
+def _artifact(item: Measurement) -> dict[str, Any]:
+    entry = item.to_json()
+    folder = Path(entry.pop("folder")).name
+    return {**entry, "path": f"{folder}/{item.path}"}
+
+
+def _version(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None

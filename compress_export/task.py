@@ -1,0 +1,203 @@
+"""What is to be compressed: network, images, preprocessing, and the arithmetic to train with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from compress_export.data import (
+    ImageData,
+    ImageSet,
+    Preprocessing,
+    calibration_batches,
+    calibration_indices,
+    eval_batches,
+    load_data,
+    train_batches,
+)
+from compress_export.data.splits import VALIDATION_SHARE
+from compress_export.options import JobOptions
+from compressor.errors import InputError
+from compressor.models import build_model, default_input
+from compressor.weights import load_weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from compressor.compute import Compute
+
+    Batch = tuple[torch.Tensor, torch.Tensor]
+
+MAX_BATCH_SIZE = 128
+_BATCHES_OF_A_SMALL_SET = 20
+
+
+@dataclass(frozen=True)
+class Task:
+    """One job's network and images.
+
+    Attributes:
+        architecture: name or `package.module:factory` of the network.
+        model: the network, with the given weights where there were any.
+        trained: weights were given.
+        data: the images.
+        preprocessing: what happens to pixels before the network.
+        batch_size: images per training step.
+        augment: images are shifted while training.
+        flip: images are mirrored too.
+        calibration: indices into the training images.
+        compute: device and arithmetic.
+        seed: of everything random.
+    """
+
+    architecture: str
+    model: nn.Module
+    trained: bool
+    data: ImageData
+    preprocessing: Preprocessing
+    batch_size: int
+    augment: bool
+    flip: bool
+    calibration: NDArray[np.int64]
+    compute: Compute
+    seed: int
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Shape of one input image, (C, H, W)."""
+        return (3, self.preprocessing.size, self.preprocessing.size)
+
+    def example(self) -> torch.Tensor:
+        """Return a blank input, shape (1, C, H, W)."""
+        import torch
+
+        return torch.zeros(1, *self.input_shape)
+
+    def images(self, stage: str) -> StageImages:
+        """Return the training and validation images; every stage has its own order of batches."""
+        return StageImages(self, self.seed + sum(stage.encode()) * 1009)
+
+    def calibration_stream(self) -> Iterator[NDArray[np.float32]]:
+        """Stream the calibration samples, float32 (B, 3, H, W), evaluation preprocessing."""
+        return calibration_batches(self.data.train, self.preprocessing, self.calibration)
+
+    def validation_stream(self) -> Iterator[NDArray[np.float32]]:
+        """Stream the validation images like the calibration samples."""
+        for x, _ in eval_batches(self.data.validation, self.preprocessing):
+            yield x.numpy()
+
+    def test_batches(self) -> Iterator[Batch]:
+        """Stream the test images; read once, at the end."""
+        return eval_batches(self.data.test, self.preprocessing)
+
+
+@dataclass(frozen=True)
+class StageImages:
+    """The images as `compressor.training.Images` wants them."""
+
+    task: Task
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one epoch; a last batch of one image is left out."""
+        full, rest = divmod(len(self.task.data.train), self.task.batch_size)
+        return full + (rest > 1)
+
+    def train(self, epoch: int) -> Iterable[Batch]:
+        """Return one epoch's augmented batches, determined by seed and epoch."""
+        task = self.task
+        return train_batches(
+            task.data.train,
+            task.preprocessing,
+            task.batch_size,
+            self.seed,
+            epoch,
+            task.augment,
+            task.flip,
+        )
+
+    def validation(self) -> Iterable[Batch]:
+        """Return the validation images in order."""
+        return eval_batches(self.task.data.validation, self.task.preprocessing)
+
+
+def load_task(options: JobOptions, say: Callable[[str], None]) -> Task:
+    """Load network and images; every mistake of the user's shows here, before any work.
+
+    Raises:
+        InputError: no such network, weights or images, or they don't belong together.
+    """
+    import torch
+
+    from compressor.compute import Compute
+
+    try:
+        compute = Compute.choose(options.device)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(str(error).splitlines()[0]) from error
+    torch.manual_seed(options.seed)
+    preprocessing = _preprocessing(options)
+    data = load_data(
+        options.data,
+        input_size=preprocessing.size,
+        seed=options.seed,
+        strict=options.strict,
+        validation_share=options.validation_share or VALIDATION_SHARE,
+        data_root=options.data_root,
+    )
+    say(
+        f"data: {data.description}: {len(data.train)} training, {len(data.validation)} validation, "
+        f"{len(data.test)} test images in {len(data.classes)} classes"
+    )
+    model = _network(options, len(data.classes))
+    flip = options.augment == "crop+flip" or (options.augment == "auto" and data.flip_allowed)
+    return Task(
+        architecture=options.model,
+        model=model,
+        trained=options.weights is not None,
+        data=data,
+        preprocessing=preprocessing,
+        batch_size=options.batch_size or _batch_size(data.train),
+        augment=options.augment != "none",
+        flip=flip,
+        calibration=calibration_indices(
+            data.train.labels, options.calibration_samples, options.seed
+        ),
+        compute=compute,
+        seed=options.seed,
+    )
+
+
+def _preprocessing(options: JobOptions) -> Preprocessing:
+    usual = default_input(options.model)
+    return Preprocessing(
+        size=options.input_size or usual.size,
+        mean=options.mean or usual.mean,
+        std=options.std or usual.std,
+    )
+
+
+def _network(options: JobOptions, num_classes: int) -> nn.Module:
+    """Build the network and load its weights; a folder holds a network that was slimmed before."""
+    if options.weights is not None and options.weights.is_dir():
+        from compressor.saved import load_model
+
+        return load_model(options.weights)
+    model = build_model(options.model, num_classes)
+    if options.weights is not None:
+        load_weights(model, options.weights)
+    return model.eval()
+
+
+def _batch_size(train: ImageSet) -> int:
+    """Give a small set enough steps per epoch: a power of two, at most 128."""
+    size = MAX_BATCH_SIZE
+    while size > 16 and len(train) / size < _BATCHES_OF_A_SMALL_SET:
+        size //= 2
+    return size
