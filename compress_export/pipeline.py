@@ -224,7 +224,7 @@ def _prune(job: Job) -> None:
         job.checks.append(_target_missed(job.target, error.worst_ratio, str(error)))
 
 
-def _target_missed(target: Target, worst_ratio: float, why: str) -> Check:
+def _target_missed(target: Target, worst_ratio: float | None, why: str) -> Check:
     from runtime_bench import Check
 
     note = f"{target.why}: {why}"
@@ -321,3 +321,22 @@ def _figures(job: Job, model: nn.Module, validation_top1: float, measured, stage
 
 def _unique(names: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(names))
+
+
+def plan_job(options: JobOptions, console: Console) -> int:
+    """Print what `run_job` would do; write nothing. Raises what `run_job` raises for mistakes."""
+    import torch
+
+    from compress_export.plan import print_plan
+
+    board = _with_limits(load_board(options.board), options)
+    formats = chosen_formats(options, board)
+    _check_stages(options)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    task = load_task(options, lambda line: None)
+    _check_traceable(task)
+    epochs = choose_epochs(options, task.images("search").steps_per_epoch, task.trained)
+    width = BYTES_PER_VALUE[board.target_precision]
+    print_plan(options, board, task, epochs, formats, width, console)
+    return 0

@@ -221,7 +221,7 @@ def _refuse_impossible(limits: dict[CostName, float]) -> None:
             raise TargetError(
                 f"no byte is left for {name}: what the files hold beside the weights is already "
                 f"{-limit:.0f} bytes above the target",
-                float("inf"),
+                None,
             )
 
 

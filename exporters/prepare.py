@@ -18,6 +18,8 @@ def deployable(model: nn.Module) -> nn.Module:
     import torch
 
     clone = copy.deepcopy(model).cpu().float().eval()
+    # Training may leave weights in channels_last; the TFLite converter reads their storage as it lies.
+    clone = clone.to(memory_format=torch.contiguous_format)
     clone.requires_grad_(False)
     with torch.no_grad():
         _fold_batch_norms(clone)
@@ -28,8 +30,14 @@ def _fold_batch_norms(model: nn.Module) -> None:
     from torch import fx, nn
     from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+    class _Tracer(fx.Tracer):
+        """A module without children is one step: its forward may read shapes, which fx can't."""
+
+        def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+            return not any(m.children()) or super().is_leaf_module(m, module_qualified_name)
+
     try:
-        graph = fx.Tracer().trace(model)
+        graph = _Tracer().trace(model)
     except Exception:  # control flow on values, unusual calls: any of many exception types
         return
     calls: dict[str, int] = {}

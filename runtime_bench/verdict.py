@@ -56,17 +56,17 @@ class Check:
 def verdict(
     measurements: Sequence[Measurement], bundle: Manifest, *, baseline_top1: float | None
 ) -> tuple[Check, ...]:
-    """Check every budget of `bundle` on each of its slim files.
+    """Check every budget of `bundle` on each of its files.
 
     Args:
         measurements: may hold other files too (the reference folder's); those are left alone.
         bundle: the manifest of the deployable folder, which names files, board and budgets.
         baseline_top1: the baseline's float top-1 on the same samples, a fraction of 1.
     """
-    files = [file for file in bundle.files if file.stage == "slim"]
+    files = bundle.files
     limits = [(name, bundle.budgets[name]) for name in BUDGETS if name in bundle.budgets]
     if not files:
-        note = "the bundle holds no slim file"
+        note = "the bundle holds no file"
         return tuple(Check("", n, None, lim, _UNITS[n], UNVERIFIED, note) for n, lim in limits)
     return tuple(
         _check(file, _find(measurements, file), bundle, name, limit, baseline_top1)

@@ -13,10 +13,10 @@ class TargetError(ValueError):
     """No choice of channels meets the limits.
 
     Attributes:
-        worst_ratio: cost of the smallest possible net over its limit.
+        worst_ratio: cost of the smallest possible net over its limit; None where nothing is left for it.
     """
 
-    def __init__(self, message: str, worst_ratio: float) -> None:
+    def __init__(self, message: str, worst_ratio: float | None) -> None:
         super().__init__(message)
         self.worst_ratio = worst_ratio
 
