@@ -1,0 +1,112 @@
+"""--dry-run: what would be done, which budgets bind, and about how long it takes."""
+
+from __future__ import annotations
+
+import copy
+import time
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from boards import Board
+from compress_export.options import JobOptions
+from compress_export.schedule import Epochs
+from compress_export.targets import MIB, choose_target
+from compress_export.task import Task
+
+if TYPE_CHECKING:
+    from compressor.cost import NetworkCosts
+
+_TIMED_STEPS = 12
+_TEACHER_SHARE = 0.35  # a teacher adds a forward pass to a forward and a backward pass
+
+
+def print_plan(
+    options: JobOptions,
+    board: Board,
+    task: Task,
+    epochs: Epochs,
+    formats: tuple[str, ...],
+    bytes_per_value: int,
+    console: Console,
+) -> None:
+    """Print the plan. Nothing is written; a few training steps on a copy are timed."""
+    from compressor.cost import NetworkCosts, as_tensor
+    from compressor.graph import channel_graph
+
+    graph = channel_graph(task.model, task.example())
+    costs = NetworkCosts(graph, bytes_per_value, bytes_per_value)
+    everything = as_tensor(graph.all_kept())
+    params = sum(parameter.numel() for parameter in task.model.parameters())
+    lines = [
+        f"board:    {board.name} ({board.id}), {board.target_precision} in {', '.join(formats)}",
+        f"network:  {task.architecture}, {params:,} parameters, "
+        f"{float(costs.macs(everything)) / 1e6:.1f} M MACs, {graph.class_count} agents in "
+        f"{len(graph.groups)} groups",
+        *(f"fixed:    {name}: {why}" for name, why in graph.fixed.items()),
+        f"images:   {len(task.data.train)} training, {len(task.data.validation)} validation, "
+        f"{len(task.data.test)} test, {len(task.calibration)} for calibration",
+        f"stages:   {', '.join(options.stages)}",
+        f"epochs:   baseline {epochs.baseline}, search {epochs.search}, "
+        f"fine-tuning {epochs.finetune}, {task.batch_size} images a step",
+        *_budget_lines(board, costs, graph),
+    ]
+    unpruned = [_Estimate(f"unpruned {f}", costs, graph) for f in formats]
+    target = choose_target(options, board.budgets.limits(), costs, graph, unpruned)
+    lines.append(f"target:   {target.why}")
+    seconds = _step_seconds(task) * task.images("search").steps_per_epoch
+    work = epochs.baseline + (epochs.search + epochs.finetune) * (1 + _TEACHER_SHARE)
+    rungs = ", once for every rung of the ladder" if target.smallest else ""
+    lines.append(f"training: about {work * seconds / 60:.1f} minutes on this machine{rungs}")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+class _Estimate:
+    """An unpruned file as it will be about, before it is exported: weights and activations alone."""
+
+    def __init__(self, name: str, costs: NetworkCosts, graph) -> None:  # type: ignore[no-untyped-def]
+        from compressor.cost import as_tensor
+
+        everything = as_tensor(graph.all_kept())
+        self.name = name
+        self.size_bytes = int(costs.weight_bytes(everything))
+        self.weight_bytes = {"all": self.size_bytes}
+        self.activation_bytes = int(costs.activation_bytes(everything))
+
+
+def _budget_lines(board: Board, costs: NetworkCosts, graph) -> list[str]:  # type: ignore[no-untyped-def]
+    estimate = _Estimate("", costs, graph)
+    known = {
+        "file_size_mib": estimate.size_bytes / MIB,
+        "weights_mib": estimate.size_bytes / MIB,
+        "activation_memory_mib": estimate.activation_bytes / MIB,
+    }
+    lines = []
+    for name, limit in board.budgets.limits().items():
+        if name in known:
+            state = "binds" if known[name] > limit else "does not bind"
+            lines.append(f"budget:   {name} {limit:g}, unpruned about {known[name]:.3g}: {state}")
+        else:
+            lines.append(f"budget:   {name} {limit:g}, decided after measuring")
+    return lines
+
+
+def _step_seconds(task: Task) -> float:
+    """Time training steps on a copy of the network."""
+    from compressor.training import Recipe, image_losses, sgd
+
+    recipe = Recipe(epochs=1, learning_rate=0.0)
+    model = task.compute.place(copy.deepcopy(task.model)).train()
+    optimizer = sgd(model, recipe)
+    batches = task.images("baseline").train(0)
+    spent = []
+    for _, (x, labels) in zip(range(_TIMED_STEPS), batches, strict=False):
+        start = time.perf_counter()
+        with task.compute.arithmetic():
+            logits = model(task.compute.images(x))
+        losses = image_losses(logits, labels.to(task.compute.device), None, recipe)
+        losses.mean().backward()
+        optimizer.step()
+        spent.append(time.perf_counter() - start)
+    return min(spent)
