@@ -165,7 +165,7 @@ def _torch_logits(model: nn.Module, validation: Batches) -> list[np.ndarray]:
     """Logits [b, classes] of each validation batch."""
     import torch
 
-    with torch.inference_mode():
+    with quiet_step("run the model in torch"), torch.inference_mode():
         logits = [model(torch.from_numpy(batch)).numpy() for batch in validation()]
     if not logits:
         raise ExportError("no validation images to compare the files with torch on")

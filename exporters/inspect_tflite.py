@@ -36,6 +36,7 @@ class TfliteGraph:
             if buffer.offset > 1:  # the data stands behind the flatbuffer
                 end = buffer.offset + buffer.size
                 buffer.data = np.frombuffer(content[buffer.offset : end], np.uint8)
+            buffer.offset = buffer.size = 0
         self.subgraph: Any = self.model.subgraphs[0]
         self.operators: list[Any] = self.subgraph.operators
         self.tensors: list[Any] = self.subgraph.tensors

@@ -18,7 +18,7 @@ def deployable(model: nn.Module) -> nn.Module:
     import torch
 
     clone = copy.deepcopy(model).cpu().float().eval()
-    # Training may leave weights in channels_last; the TFLite converter reads their storage as it lies.
+    # Training may leave weights in channels_last, and the TFLite converter reads raw storage.
     clone = clone.to(memory_format=torch.contiguous_format)
     clone.requires_grad_(False)
     with torch.no_grad():

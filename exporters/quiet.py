@@ -21,6 +21,7 @@ def quiet_step(step: str) -> Iterator[None]:
 
     The capture is on file descriptors, since much of the noise comes from C++. The Python
     stream objects stay as they are: a tool may create a log handler on them that outlives us.
+    Python log records are dropped, whatever their handlers write to.
 
     Raises:
         ExportError: with the step's name, the cause, and the tool's last lines.
@@ -28,6 +29,8 @@ def quiet_step(step: str) -> Iterator[None]:
     root = logging.getLogger()
     handlers = list(root.handlers)
     root.addHandler(logging.NullHandler())  # or logging.warning() would install a handler
+    disabled = root.manager.disable
+    logging.disable(logging.CRITICAL)
     with tempfile.TemporaryFile() as sink, _captured(sink.fileno()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -41,6 +44,7 @@ def quiet_step(step: str) -> Iterator[None]:
             raise ExportError(_message(step, error, log), log=log) from error
         finally:
             root.handlers[:] = handlers
+            logging.disable(disabled)
 
 
 @contextmanager

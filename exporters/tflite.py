@@ -14,7 +14,7 @@ import numpy as np
 from exporters.calibration import Calibration, RangeTracker
 from exporters.inspect_tflite import TfliteGraph
 from exporters.quiet import quiet_step
-from exporters.tflite_pack import repack
+from exporters.tflite_pack import bounded_pads, repack
 
 if TYPE_CHECKING:
     from torch import nn
@@ -65,7 +65,7 @@ def export_int8_tflite(
     with quiet_step("quantize the TFLite model"):
         from ai_edge_quantizer import qtyping, quantizer, recipe
 
-        job = quantizer.Quantizer(str(float_path), recipe.static_wi8_ai8())
+        job = quantizer.Quantizer(bounded_pads(float_path, ranges), recipe.static_wi8_ai8())
         if not per_channel_linear:
             job.add_static_config(
                 ".*",
@@ -125,6 +125,8 @@ def _ranges(
             tensors = tensors or _readable(interpreter, constants)
             for name, index in tensors:
                 values = interpreter.get_tensor(index)
+                if not np.isfinite(values).all():  # a border of -inf before a max pool
+                    values = values[np.isfinite(values)]
                 tracker.update(name, float(values.min()), float(values.max()))
     return {
         name: {

@@ -7,6 +7,7 @@ older interpreters and tflite-micro don't read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,34 @@ def repack(path: Path, *, rename: bool) -> None:
             names of this form stay as they are through quantization.
     """
     graph = TfliteGraph(path)
-    for buffer in graph.model.buffers:
-        buffer.offset = buffer.size = 0
-        if buffer.data is not None:
-            buffer.data = np.asarray(buffer.data, np.uint8)
     if rename:
         _rename(graph)
+    path.write_bytes(_packed(graph))
+
+
+def bounded_pads(path: Path, ranges: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
+    """The file with borders of -inf (max pools have them) at the smallest value inside instead.
+
+    -inf has no 8-bit form. The smallest value that calibration saw inside the border loses every
+    comparison just as well, since smaller values are clamped to it.
+    """
+    graph = TfliteGraph(path)
+    for operator in graph.operators:
+        if graph.op_name(operator) != "PADV2":
+            continue
+        inside, _, border = (graph.tensors[int(index)] for index in operator.inputs)
+        value = np.frombuffer(bytes(graph.model.buffers[border.buffer].data), np.float32)
+        if np.isneginf(value).all():
+            low = np.asarray(ranges[inside.name.decode()]["min"], np.float32)
+            border.buffer = len(graph.model.buffers)
+            graph.model.buffers.append(type(graph.model.buffers[0])(low.view(np.uint8)))
+    return _packed(graph)
+
+
+def _packed(graph: TfliteGraph) -> bytes:
     builder = _AlignedBuilder(1 << 16)
     builder.Finish(graph.model.Pack(builder), FILE_IDENTIFIER)
-    path.write_bytes(bytes(builder.Output()))
+    return bytes(builder.Output())
 
 
 def _rename(graph: TfliteGraph) -> None:

@@ -12,7 +12,13 @@ import torch
 from torch import nn
 
 from boards import load_board
-from exporters import Calibration, CalibrationError, ExportError, export_files
+from exporters import (
+    Calibration,
+    CalibrationError,
+    ExportError,
+    UnsupportedExportError,
+    export_files,
+)
 from exporters.prepare import deployable
 
 
@@ -191,11 +197,10 @@ def test_int8_without_rules_is_refused(small_net, tmp_path, calibration, validat
     arguments = _arguments(
         tmp_path, calibration, validation_images, board=load_board("jetson-nano")
     )
-    with pytest.raises(ExportError, match=r"jetson-nano has no INT8 rules for onnx.*float16"):
+    with pytest.raises(
+        UnsupportedExportError, match=r"jetson-nano has no INT8 rules for onnx.*float16"
+    ):
         export_files(small_net, **arguments)
-    assert isinstance(
-        pytest.raises(ValueError, export_files, small_net, **arguments).value, Exception
-    )
 
 
 def test_unusable_calibration_is_refused(small_net, tmp_path, calibration, validation_images):
@@ -216,7 +221,8 @@ def test_unusable_calibration_is_refused(small_net, tmp_path, calibration, valid
 def test_a_failing_tool_is_named_in_one_line(tmp_path, calibration, validation_images, capfd):
     class Unexportable(nn.Module):
         def forward(self, x):
-            return torch.tensor(np.linalg.svd(x.flatten(1).detach().numpy())[1][:, :4])
+            rows = x.flatten(1)[:, :4]
+            return rows if rows.sum() > 0 else -rows
 
     with pytest.raises(ExportError, match="^export to ONNX failed: ") as caught:
         export_files(Unexportable().eval(), **_arguments(tmp_path, calibration, validation_images))
