@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -31,7 +32,10 @@ class ChannelMasks:
             (
                 model.get_submodule(consumer.module),
                 consumer.axis,
-                torch.from_numpy(consumer.classes).to(device),
+                # FIXED_CLASS is -1: fixed channels read the last column, which `set` appends.
+                torch.from_numpy(np.where(consumer.classes < 0, graph.class_count, consumer.classes)).to(
+                    device
+                ),
             )
             for consumer in graph.consumers
             if (consumer.classes != FIXED_CLASS).any()
@@ -55,7 +59,6 @@ class ChannelMasks:
         if mask.shape[-1] != self.class_count:
             raise ValueError(f"mask has {mask.shape[-1]} entries, the graph {self.class_count}")
         mask = mask.reshape(-1, self.class_count)
-        # FIXED_CLASS is -1: fixed channels read the appended last column.
         self._mask = torch.cat((mask, mask.new_ones(len(mask), 1)), dim=1)
 
     def __enter__(self) -> ChannelMasks:
@@ -80,7 +83,7 @@ class ChannelMasks:
             if self._mask is None:
                 return None
             x = inputs[0]
-            mask = self._mask.to(x.dtype)[:, classes]  # (batch or 1, channels)
+            mask = self._mask.to(x.dtype).index_select(1, classes)  # (batch or 1, channels)
             # Linear layers hold channels last, convolutions after the batch.
             between = (1,) * (x.dim() - 2)
             shape = (len(mask), *between, -1) if axis == -1 else (len(mask), -1, *between)
