@@ -8,7 +8,9 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import cache
+from typing import TextIO
 
 from exporters.errors import ExportError
 
@@ -19,9 +21,9 @@ LOG_LINES_IN_MESSAGE = 3
 def quiet_step(step: str) -> Iterator[None]:
     """Run a step with stdout and stderr captured; turn any exception into an ExportError.
 
-    The capture is on file descriptors, since much of the noise comes from C++. The Python
-    stream objects stay as they are: a tool may create a log handler on them that outlives us.
-    Python log records are dropped, whatever their handlers write to.
+    The capture is on file descriptors, since much of the noise comes from C++. Python's streams
+    become streams on the descriptors that are never closed: a tool may make a log handler on
+    them that outlives us. Log records are dropped, whatever their handlers write to.
 
     Raises:
         ExportError: with the step's name, the cause, and the tool's last lines.
@@ -52,15 +54,25 @@ def _captured(sink_fd: int) -> Iterator[None]:
     """Point file descriptors 1 and 2 at `sink_fd` for the duration."""
     _flush()
     saved = [os.dup(1), os.dup(2)]
+    out, err = _descriptor_streams()
     try:
         os.dup2(sink_fd, 1)
         os.dup2(sink_fd, 2)
-        yield
+        with redirect_stdout(out), redirect_stderr(err):
+            yield
+            _flush()
     finally:
         _flush()
         for fd, copy in zip((1, 2), saved, strict=True):
             os.dup2(copy, fd)
             os.close(copy)
+
+
+@cache
+def _descriptor_streams() -> tuple[TextIO, TextIO]:
+    """Text streams on descriptors 1 and 2, wherever those point at the time of writing."""
+    out, err = (os.fdopen(fd, "w", buffering=1, closefd=False) for fd in (1, 2))
+    return out, err
 
 
 def _flush() -> None:
