@@ -42,21 +42,23 @@ class OutputFolder:
         staged: DIR.run/staged, an empty folder at first; `publish` turns it into DIR.
     """
 
-    def __init__(self, out: Path, *, force: bool = False, resume: bool = False) -> None:
-        """Claim `out`. Raises UsageError, before anything was changed, where DIR exists without
+    def __init__(
+        self, out: Path, *, force: bool = False, resume: bool = False, update: bool = False
+    ) -> None:
+        """Claim `out`; `update` may replace a finished DIR, but not drop an unfinished run. Raises UsageError, before anything was changed, where DIR exists without
         `force` or is not ours to replace, nothing is there to resume, an unfinished run would be
         lost, the place cannot be written to, or another process is at work there."""
         self.final = Path(os.path.abspath(out.expanduser()))  # noqa: PTH100 (keeps symlinks)
         self.run = run_folder(self.final)
         self.staged = self.run / "staged"
-        self._force = force
-        _check_replaceable(self.final, force=force)
+        self._force = force or update
+        _check_replaceable(self.final, force=self._force)
         _check_run_folder(self.final, self.run, force=force, resume=resume)
         self._made_parents = _make_folder(self.run)
         self._lock_fd: int | None = _lock(self.run)
         _restore_interrupted_publish(self.run, self.final)
         try:
-            _check_replaceable(self.final, force=force)  # again: a restored one may be there now
+            _check_replaceable(self.final, force=self._force)  # again: a restored one may be there now
         except UsageError:
             self.close()
             raise

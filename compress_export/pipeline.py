@@ -88,14 +88,8 @@ def run_job(options: JobOptions, console: Console) -> int:
     """
     with ExitStack() as stack:
         job = _open(options, console, stack)
-        _train_baseline(job)
-        if "quantize" in options.stages:
-            _export_reference(job)
-        if "prune" in options.stages:
-            _prune(job)
-        _save_networks(job)
-        if "quantize" in options.stages:
-            _export_bundle(job)
+        if options.stages != ("bench",):
+            _make_files(job)
         report = _measure(job)
         write_report(report, job.folder.staged)
         final = job.folder.publish()
@@ -105,9 +99,23 @@ def run_job(options: JobOptions, console: Console) -> int:
         return int(verdict_code(statuses, require_measured=options.require_measured))
 
 
+def _make_files(job: Job) -> None:
+    """Everything before the measurement: the networks and their files, in DIR.run/staged."""
+    _train_baseline(job)
+    if "quantize" in job.options.stages:
+        _export_reference(job)
+    if "prune" in job.options.stages:
+        _prune(job)
+    _save_networks(job)
+    if "quantize" in job.options.stages:
+        _export_bundle(job)
+
+
 def _open(options: JobOptions, console: Console, stack: ExitStack) -> Job:
     """Check everything that the user gave, then claim the output folder."""
     import torch
+
+    from compress_export.rebench import reopen
 
     board = _with_limits(load_board(options.board), options)
     formats = chosen_formats(options, board)
@@ -115,6 +123,8 @@ def _open(options: JobOptions, console: Console, stack: ExitStack) -> Job:
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     out = options.out or default_out(board.id)
+    if options.stages == ("bench",):
+        return reopen(options, board, out, console, stack)
     folder = stack.enter_context(OutputFolder(out, force=options.force, resume=options.resume))
     folder.claim_job(options.identity())
     log = RunLog(folder.run, console)
@@ -137,10 +147,9 @@ def _with_limits(board: Board, options: JobOptions) -> Board:
 
 
 def _check_stages(options: JobOptions) -> None:
-    if "bench" in options.stages and "quantize" not in options.stages:
+    if options.stages == ("prune", "bench"):
         raise UsageError(
-            f"--stages {','.join(options.stages)}: bench measures the files that quantize makes; "
-            "add quantize, or measure an existing folder with python -m runtime_bench DIR/bundle"
+            "--stages prune,bench: bench measures the files that quantize makes; add quantize"
         )
 
 

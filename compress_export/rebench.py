@@ -1,0 +1,81 @@
+"""--stages bench alone: measure a finished folder again, on this machine, with this code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from boards import Board
+from compress_export.errors import UsageError
+from compress_export.exporting import Exports
+from compress_export.options import JobOptions
+from compress_export.outputs import OutputFolder
+from compress_export.progress import RunLog
+from compress_export.schedule import Epochs
+from compress_export.targets import Target
+from compress_export.task import load_task
+
+if TYPE_CHECKING:
+    from compress_export.pipeline import Job
+
+_KEPT = ("bundle", "reference", "torch")
+
+
+def reopen(
+    options: JobOptions, board: Board, out: Path, console: Console, stack: ExitStack
+) -> Job:
+    """Return the job that made a finished folder, as it stood before its files were measured.
+
+    Images, network and seed are those of the folder's own report; threads, number of runs and
+    `--require-measured` are the new command's.
+
+    Raises:
+        UsageError: the folder holds no result with model files, or it is another board's.
+    """
+    from compress_export.pipeline import Job
+    from compress_export.pruning import Pruned
+    from compressor.saved import load_model
+
+    report = _read_report(out, board)
+    saved = JobOptions(**report["options"])
+    folder = stack.enter_context(OutputFolder(out, force=options.force, update=True))
+    for name in _KEPT:
+        if (out / name).is_dir():
+            shutil.copytree(out / name, folder.staged / name)
+    log = RunLog(folder.run, console)
+    networks = folder.staged / "torch"
+    task = load_task(saved.model_copy(update={"weights": networks / "baseline"}), log.say)
+    stack.enter_context(log)
+    done = saved.model_copy(
+        update={
+            "stages": options.stages,
+            "threads": options.threads,
+            "latency_runs": options.latency_runs,
+        }
+    )
+    exports = Exports(task, board, board.formats, board.target_precision, log.say)
+    job = Job(done, board, task, folder, log, exports, Epochs(0, 0, 0))
+    job.baseline_top1 = report["stages"]["baseline"]["validation_top1"]
+    job.target = Target({}, report["target"]) if report["target"] else None
+    if (networks / "slim").is_dir():
+        figures = report["stages"]["slim"]
+        job.pruned = Pruned(load_model(networks / "slim"), figures["validation_top1"], 0.0, {})
+    return job
+
+
+def _read_report(out: Path, board: Board) -> dict[str, Any]:
+    path = out / "report.json"
+    if not (out / "bundle").is_dir() or not path.is_file():
+        raise UsageError(
+            f"--stages bench: {out} holds no bundle/ and report.json of an earlier run to measure; "
+            "run prune,quantize first or name the right folder with --out"
+        )
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if report["board"] != board.id:
+        raise UsageError(f"--board {board.id}: {out} was made for board {report['board']}")
+    return report
