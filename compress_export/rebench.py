@@ -48,6 +48,8 @@ def reopen(
         if (out / name).is_dir():
             shutil.copytree(out / name, folder.staged / name)
     log = RunLog(folder.run, console)
+    earlier = {k: v for k, v in report["timings_seconds"].items() if k not in ("load", "bench")}
+    log.timings_seconds.update(earlier)
     networks = folder.staged / "torch"
     task = load_task(saved.model_copy(update={"weights": networks / "baseline"}), log.say)
     stack.enter_context(log)
