@@ -25,7 +25,7 @@ class Exports:
         task: images for calibration and comparison.
         board: rules and budgets, the user's own limits already in their place.
         formats: "onnx" and "tflite", or one of them.
-        precision: of the files that go to the board: "int8", or "float16" where a board has no INT8.
+        precision: of the files that go to the board: "int8", or "float16" without INT8 arithmetic.
         say: is told each step.
     """
 

@@ -45,9 +45,11 @@ class OutputFolder:
     def __init__(
         self, out: Path, *, force: bool = False, resume: bool = False, update: bool = False
     ) -> None:
-        """Claim `out`; `update` may replace a finished DIR, but not drop an unfinished run. Raises UsageError, before anything was changed, where DIR exists without
-        `force` or is not ours to replace, nothing is there to resume, an unfinished run would be
-        lost, the place cannot be written to, or another process is at work there."""
+        """Claim `out`; `update` may replace a finished DIR, but not drop an unfinished run.
+
+        Raises UsageError, before anything was changed, where DIR exists without `force` or is not
+        ours to replace, nothing is there to resume, an unfinished run would be lost, the place
+        cannot be written to, or another process is at work there."""
         self.final = Path(os.path.abspath(out.expanduser()))  # noqa: PTH100 (keeps symlinks)
         self.run = run_folder(self.final)
         self.staged = self.run / "staged"
@@ -58,7 +60,9 @@ class OutputFolder:
         self._lock_fd: int | None = _lock(self.run)
         _restore_interrupted_publish(self.run, self.final)
         try:
-            _check_replaceable(self.final, force=self._force)  # again: a restored one may be there now
+            _check_replaceable(
+                self.final, force=self._force
+            )  # again: a restored one may be there now
         except UsageError:
             self.close()
             raise

@@ -194,7 +194,7 @@ def _train_baseline(job: Job) -> None:
 
 
 def _export_reference(job: Job) -> None:
-    """Export the unpruned network: what budgets are compared with, and the baseline of the report."""
+    """Export the unpruned network: budgets and the report compare with it."""
     with job.log.timed("export"):
         precisions = _unique(["float32", job.exports.precision])
         folder = job.folder.staged / "reference"

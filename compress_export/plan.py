@@ -63,7 +63,7 @@ def print_plan(
 
 
 class _Estimate:
-    """An unpruned file as it will be about, before it is exported: weights and activations alone."""
+    """About what an unpruned file will be, before it is exported: weights and activations alone."""
 
     def __init__(self, name: str, costs: NetworkCosts, graph) -> None:  # type: ignore[no-untyped-def]
         from compressor.cost import as_tensor

@@ -1,4 +1,4 @@
-"""What long work shows while it runs: a bar, a line per epoch, a CSV per stage, TensorBoard curves."""
+"""What long work shows: a bar, a line per epoch, a CSV per stage, TensorBoard curves."""
 
 from __future__ import annotations
 

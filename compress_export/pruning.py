@@ -73,8 +73,8 @@ def prune(
 ) -> Pruned | None:
     """Prune a network to a target.
 
-    Where the target is the smallest net within the accuracy drop, goes down a ladder: every rung halves the
-    MACs of the one before and starts from its net; the last one within the drop wins.
+    Where the target is the smallest net within the accuracy drop, goes down a ladder: every rung
+    halves the MACs of the one before and starts from its net; the last one within the drop wins.
 
     Args:
         baseline: the trained network; it is also the teacher.
@@ -155,7 +155,9 @@ class _Stage:
         costs = NetworkCosts(graph, self.bytes_per_value, self.bytes_per_value)
         _refuse_impossible(limits)
         bound = Limits(costs, limits)
-        project(np.zeros(graph.class_count), graph, bound, self.channel_step)  # can it be met at all?
+        project(
+            np.zeros(graph.class_count), graph, bound, self.channel_step
+        )  # can it be met at all?
         student = copy.deepcopy(start)
         with log.timed("search"):
             found = self._search(student, graph, bound, work)

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
 _KEPT = ("bundle", "reference", "torch")
 
 
-def reopen(
-    options: JobOptions, board: Board, out: Path, console: Console, stack: ExitStack
-) -> Job:
+def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack: ExitStack) -> Job:
     """Return the job that made a finished folder, as it stood before its files were measured.
 
     Images, network and seed are those of the folder's own report; threads, number of runs and

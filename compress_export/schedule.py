@@ -21,7 +21,7 @@ class Epochs:
 
 
 def choose_epochs(options: JobOptions, steps_per_epoch: int, trained: bool) -> Epochs:
-    """Fill in what the options leave open: enough steps for small sets, few epochs for large ones."""
+    """Fill in what the options leave open: enough steps for small sets, few epochs for large."""
     from_scratch = 0 if trained else _at_least(20, 600, steps_per_epoch)
     return Epochs(
         baseline=from_scratch if options.baseline_epochs is None else options.baseline_epochs,
@@ -41,7 +41,7 @@ def baseline_recipe(options: JobOptions, epochs: Epochs, batch_size: int, traine
 
 
 def search_recipe(options: JobOptions, epochs: Epochs, batch_size: int) -> Recipe:
-    """Weights adapt gently while channels come and go; the paper's agents get plain cross-entropy."""
+    """Weights adapt gently while channels come and go; `paper` gets plain cross-entropy."""
     distillation = 0.0 if options.method == "paper" else 0.5
     return Recipe(
         epochs.search, _rate(options, 0.02, batch_size), distillation=distillation, warmup_share=0.1

@@ -1,4 +1,4 @@
-"""What the search has to reach: said by the user, missed by the unpruned files, or as small as it goes."""
+"""What the search has to reach: the user's word, budgets that bind, or as small as it goes."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def choose_target(
 ) -> Target:
     """Decide what the search has to reach.
 
-    In this order: `--target-macs`; `--target-size`; the budgets that the unpruned quantized files miss;
-    where none binds, the smallest net within the accuracy drop, starting at 0.4 of the MACs.
+    In this order: `--target-macs`; `--target-size`; the budgets that the unpruned quantized files
+    miss; where none binds, the smallest net within the accuracy drop, from 0.4 of the MACs down.
 
     Args:
         budgets: as `resolved_budgets` returned them.
@@ -101,7 +101,7 @@ def choose_target(
 def _missed(
     budgets: Mapping[str, float], estimates: Mapping[CostName, float], unpruned: Sequence[SizedFile]
 ) -> tuple[dict[CostName, float], list[str]]:
-    """Return limits for the budgets that the unpruned files miss, in the units of the cost functions."""
+    """Return limits for the budgets that the unpruned files miss, in units of the cost functions."""
     limits: dict[CostName, float] = {}
     reasons: list[str] = []
     for budget, cost in _COST_OF_BUDGET.items():
@@ -116,7 +116,9 @@ def _missed(
             else:
                 allowed = limit * estimates[cost] / value
             limits[cost] = min(allowed, limits.get(cost, float("inf")))
-            reasons.append(f"{file.name} misses {budget} ({value / MIB:.3g} of {limit / MIB:.3g} MiB)")
+            reasons.append(
+                f"{file.name} misses {budget} ({value / MIB:.3g} of {limit / MIB:.3g} MiB)"
+            )
     return limits, reasons
 
 

@@ -10,9 +10,7 @@ from compress_export.data.preprocessing import Preprocessing
 from compressor.errors import InputError
 
 
-def calibration_indices(
-    labels: NDArray[np.int64], count: int, seed: int
-) -> NDArray[np.int64]:
+def calibration_indices(labels: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
     """Choose `count` images, or all where there are fewer.
 
     The classes take turns, so that every stretch of the result is as balanced as the data allows;

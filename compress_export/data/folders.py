@@ -70,8 +70,9 @@ def _one_folder(root: Path, seed: int) -> RawData:
 
 def _class_names(folder: Path) -> tuple[str, ...]:
     """Sub-folders sorted as torchvision sorts them, so that trained weights keep their classes."""
-    names = tuple(sorted(p.name for p in folder.iterdir()
-                         if p.is_dir() and not p.name.startswith(".")))
+    names = tuple(
+        sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    )
     if len(names) < 2:
         loose = sum(1 for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
         held = f"; {loose} images lie in it directly" if loose else ""
@@ -110,8 +111,9 @@ def _images_below(folder: Path) -> list[Path]:
     """At any depth, sorted; hidden files (such as macOS's `._x.jpg`) are no images."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.rglob("*")
-                  if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    return sorted(
+        p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")
+    )
 
 
 def _flip_allowed(classes: tuple[str, ...]) -> bool:

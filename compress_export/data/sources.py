@@ -160,5 +160,8 @@ def _checked_arrays(spec: str, part: str, images: Any, labels: Any, classes: int
 
 def _nearest_folder(path: Path) -> str:
     there = next((p for p in path.absolute().parents if p.is_dir()), None)
-    return f"; {there} exists and holds no {path.absolute().relative_to(there).parts[0]!r}" \
-        if there else ""
+    return (
+        f"; {there} exists and holds no {path.absolute().relative_to(there).parts[0]!r}"
+        if there
+        else ""
+    )

@@ -16,8 +16,9 @@ from compressor.errors import InputError
 from compressor.user_code import first_line
 
 # Characters, digits and signs: mirrored, they are something else.
-_NO_FLIP = frozenset({"MNIST", "EMNIST", "KMNIST", "QMNIST", "USPS", "SVHN", "GTSRB",
-                      "RenderedSST2"})
+_NO_FLIP = frozenset(
+    {"MNIST", "EMNIST", "KMNIST", "QMNIST", "USPS", "SVHN", "GTSRB", "RenderedSST2"}
+)
 _TRAIN_SPLITS = ("train", "trainval")
 _TEST_SPLITS = ("test", "val", "valid")
 
@@ -26,9 +27,12 @@ def dataset_names() -> Mapping[str, str]:
     """Lower-case name -> name of each dataset that can be opened from a root folder."""
     from torchvision import datasets
 
-    return {name.lower(): name for name in datasets.__all__
-            if "root" in inspect.signature(getattr(datasets, name)).parameters
-            and name not in {"VisionDataset", "DatasetFolder", "ImageFolder"}}
+    return {
+        name.lower(): name
+        for name in datasets.__all__
+        if "root" in inspect.signature(getattr(datasets, name)).parameters
+        and name not in {"VisionDataset", "DatasetFolder", "ImageFolder"}
+    }
 
 
 def open_torchvision(name: str, root: Path, seed: int) -> RawData:
@@ -81,8 +85,9 @@ def _to_raw(name: str, train: Any, test: Any, root: Path, seed: int) -> RawData:
     train_set = RawSet(_Images(train), _labels(name, train))
     if test is None:
         stay, aside = stratified_split(train_set.labels, TEST_SHARE, seed)
-        train_set, test_set = (RawSet(_Images(train, rows), train_set.labels[rows])
-                               for rows in (stay, aside))
+        train_set, test_set = (
+            RawSet(_Images(train, rows), train_set.labels[rows]) for rows in (stay, aside)
+        )
     else:
         test_set = RawSet(_Images(test), _labels(name, test))
     return RawData(
@@ -122,8 +127,9 @@ def _labels(name: str, dataset: Any) -> NDArray[np.int64]:
     except ValueError:  # lists of different lengths
         labels = np.empty(0)
     if labels.shape != (len(dataset),) or not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"data {name!r}: its labels are no class numbers; a classification "
-                         "dataset is needed")
+        raise InputError(
+            f"data {name!r}: its labels are no class numbers; a classification dataset is needed"
+        )
     return labels.astype(np.int64)
 
 

@@ -46,12 +46,15 @@ def test_normalize_matches_torchvision() -> None:
     assert pixels.dtype == torch.uint8
 
 
-@pytest.mark.parametrize(("values", "said"), [
-    ({"size": 0}, "at least 1 pixel"),
-    ({"std": (1, 0, 1)}, "above 0"),
-    ({"mean": (0.5, 0.5)}, "three numbers"),
-    ({"mean": (123.7, 116.3, 103.5)}, "divide it and std by 255"),
-])
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"size": 0}, "at least 1 pixel"),
+        ({"std": (1, 0, 1)}, "above 0"),
+        ({"mean": (0.5, 0.5)}, "three numbers"),
+        ({"mean": (123.7, 116.3, 103.5)}, "divide it and std by 255"),
+    ],
+)
 def test_preprocessing_refuses_nonsense(values: dict, said: str) -> None:
     with pytest.raises(InputError, match=said):
         Preprocessing(**{"size": 16, "mean": MEAN, "std": STD} | values)
@@ -59,7 +62,10 @@ def test_preprocessing_refuses_nonsense(values: dict, said: str) -> None:
 
 def test_preprocessing_for_the_manifest() -> None:
     assert Preprocessing(32, MEAN, STD).to_json() == {
-        "resize": 32, "mean": list(MEAN), "std": list(STD), "scale": 1 / 255,
+        "resize": 32,
+        "mean": list(MEAN),
+        "std": list(STD),
+        "scale": 1 / 255,
         "channel_order": "RGB",
     }
 
@@ -117,7 +123,9 @@ def test_augmented_images_are_crops_of_the_padded_image() -> None:
             padded = oracle.pad(data.batch([label])[0][0], [2, 2, 2, 2])
             found = [
                 (top, left, flip)
-                for top in range(5) for left in range(5) for flip in (False, True)
+                for top in range(5)
+                for left in range(5)
+                for flip in (False, True)
                 if torch.equal(image, self_flip(oracle.crop(padded, top, left, 16, 16), flip))
             ]
             assert len(found) == 1

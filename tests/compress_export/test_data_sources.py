@@ -91,7 +91,7 @@ def test_one_folder_is_split_with_the_seed(tmp_path: Path) -> None:
 
 
 def test_classes_sort_as_torchvision_sorts_them_and_characters_are_not_mirrored(
-    tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     from torchvision.datasets import ImageFolder
 
@@ -114,8 +114,10 @@ def test_images_at_any_depth_and_in_capitals_but_no_hidden_files(tmp_path: Path)
 
 def test_progress_counts_every_image_once(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    load(make_tree(tmp_path, {"train": 10, "test": 5}),
-         progress=lambda done, total: seen.append((done, total)))
+    load(
+        make_tree(tmp_path, {"train": 10, "test": 5}),
+        progress=lambda done, total: seen.append((done, total)),
+    )
     assert seen[-1] == (30, 30)
     assert [d for d, _ in seen] == sorted(d for d, _ in seen)
 
@@ -133,7 +135,9 @@ def test_a_few_broken_images_are_skipped_and_named(tmp_path: Path) -> None:
     assert len(data.test) == 39
     assert len(data.train) + len(data.validation) == 159
     assert sorted(Path(name).relative_to(tmp_path).parts for name in data.skipped) == [
-        ("test", "cat", "000.png"), ("train", "dog", "000.png")]
+        ("test", "cat", "000.png"),
+        ("train", "dog", "000.png"),
+    ]
     assert (150, 0) not in keys(data, "train") | keys(data, "validation")
 
 
@@ -186,14 +190,17 @@ def test_classes_too_small_to_split(tmp_path: Path) -> None:
     assert "put aside for validation" in mistake(tmp_path / "two")
 
 
-@pytest.mark.parametrize(("spec", "said"), [
-    ("./no/such/folder", "no such folder"),
-    ("pictures/cats", "no such folder"),
-    ("cifar11", "did you mean .*CIFAR10"),
-    ("digit", "did you mean digits"),
-    ("CIFAR10", "--data-root"),
-    ("VOCSegmentation", "can't be opened by name|not found"),
-])
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("./no/such/folder", "no such folder"),
+        ("pictures/cats", "no such folder"),
+        ("cifar11", "did you mean .*CIFAR10"),
+        ("digit", "did you mean digits"),
+        ("CIFAR10", "--data-root"),
+        ("VOCSegmentation", "can't be opened by name|not found"),
+    ],
+)
 def test_unknown_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spec: str, said: str
 ) -> None:
@@ -290,15 +297,18 @@ def test_function_with_either_layout(user_module: str) -> None:
     assert load(f"{user_module}:grey").train.read(np.arange(2)).shape == (2, 3, 8, 8)
 
 
-@pytest.mark.parametrize(("function", "said"), [
-    ("floats", "must be uint8"),
-    ("shape", "must have the shape"),
-    ("short", "must be 40 integers"),
-    ("beyond", "0 to 1 is allowed"),
-    ("two", "it must return"),
-    ("empty", "0 usable test images"),
-    ("fails", "FileNotFoundError: no disk"),
-    ("nowhere", "has no function"),
-])
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("floats", "must be uint8"),
+        ("shape", "must have the shape"),
+        ("short", "must be 40 integers"),
+        ("beyond", "0 to 1 is allowed"),
+        ("two", "it must return"),
+        ("empty", "0 usable test images"),
+        ("fails", "FileNotFoundError: no disk"),
+        ("nowhere", "has no function"),
+    ],
+)
 def test_mistakes_with_functions(user_module: str, function: str, said: str) -> None:
     assert said in mistake(f"{user_module}:{function}")
