@@ -10,6 +10,19 @@ from typing import Any
 import torch
 
 
+def random_state() -> dict[str, Any]:
+    """Return the state of torch's global generators, which dropout draws from."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    return {"cpu": torch.get_rng_state(), "cuda": cuda}
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Go back to what `random_state` returned; devices that are not there are skipped."""
+    torch.set_rng_state(state["cpu"])
+    if len(state["cuda"]) == torch.cuda.device_count() and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """One file that always holds a whole state: it is replaced in one step.

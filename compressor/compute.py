@@ -16,8 +16,8 @@ class Compute:
 
     Attributes:
         device: where tensors live.
-        mixed_precision: bfloat16 for convolutions and matrix products while training; evaluation always
-            uses float32.
+        mixed_precision: bfloat16 for convolutions and matrix products while training; evaluation
+            always uses float32.
     """
 
     device: torch.device
@@ -38,16 +38,20 @@ class Compute:
             device = "cpu" if found is None else found.type
         chosen = torch.device(device)
         if chosen.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"--device {device}: this PyTorch sees no CUDA device; use cpu or auto")
+            raise ValueError(
+                f"--device {device}: this PyTorch sees no CUDA device; use cpu or auto"
+            )
         if chosen.type == "mps" and not torch.backends.mps.is_available():
-            raise ValueError(f"--device {device}: this PyTorch sees no Metal device; use cpu or auto")
+            raise ValueError(
+                f"--device {device}: this PyTorch sees no Metal device; use cpu or auto"
+            )
         if chosen.type == "cpu":
             return cls(chosen, bool(torch.cpu.get_capabilities().get("avx512_bf16", False)))
         return cls(chosen, chosen.type == "cuda" and torch.cuda.is_bf16_supported())
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move a network to the device, in the layout that its convolutions prefer."""
-        return model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return model.to(self.device).to(memory_format=torch.channels_last)
 
     def images(self, x: Tensor) -> Tensor:
         """Move a batch (N, C, H, W) to the device."""

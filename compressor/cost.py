@@ -1,8 +1,9 @@
 """What a network costs as a function of which channels stay: MACs, weight bytes, activation bytes.
 
-Every cost is defined for keep probabilities as well as for hard choices. With independent agents the
-expectation of a product of two layers' widths is taken as the product of their expectations, which is exact
-where a layer's inputs and outputs belong to different agents. Hard choices are always exact.
+Every cost is defined for keep probabilities as well as for hard choices. With independent agents
+the expectation of a product of two layers' widths is taken as the product of their expectations,
+which is exact where a layer's inputs and outputs belong to different agents. Hard choices are
+always exact.
 """
 
 from __future__ import annotations

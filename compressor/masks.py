@@ -16,8 +16,9 @@ from compressor.graph.channel_graph import FIXED_CLASS
 class ChannelMasks:
     """Multiply the input of every layer that mixes channels by a mask, while active.
 
-    The mask acts where channels are consumed, never between a convolution and its batch norm, which would
-    add its bias back. So the masked network and the slimmed one are the same function in eval mode.
+    The mask acts where channels are consumed, never between a convolution and its batch norm, which
+    would add its bias back. So the masked network and the slimmed one are the same function in eval
+    mode.
 
     Use as a context manager around forward passes; call `set` before each of them.
 
@@ -33,9 +34,9 @@ class ChannelMasks:
                 model.get_submodule(consumer.module),
                 consumer.axis,
                 # FIXED_CLASS is -1: fixed channels read the last column, which `set` appends.
-                torch.from_numpy(np.where(consumer.classes < 0, graph.class_count, consumer.classes)).to(
-                    device
-                ),
+                torch.from_numpy(
+                    np.where(consumer.classes < 0, graph.class_count, consumer.classes)
+                ).to(device),
             )
             for consumer in graph.consumers
             if (consumer.classes != FIXED_CLASS).any()
@@ -47,8 +48,8 @@ class ChannelMasks:
         """Set the mask of the next forward passes.
 
         Args:
-            mask: 1 keeps, 0 drops, shape (class_count,) for all images or (batch, class_count) for each;
-                may carry gradients. None keeps everything.
+            mask: 1 keeps, 0 drops, shape (class_count,) for all images or (batch, class_count) for
+                each; may carry gradients. None keeps everything.
 
         Raises:
             ValueError: the number of classes doesn't match.

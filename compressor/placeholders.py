@@ -21,30 +21,31 @@ class Window:
         """Return a convolution's window, None for a linear layer."""
         if not isinstance(module, nn.modules.conv._ConvNd):
             return None
-        padding = module.padding
-        if padding == "same":
-            spans = zip(module.dilation, module.kernel_size, strict=True)
-            padding = tuple(dilation * (kernel - 1) // 2 for dilation, kernel in spans)
-        elif padding == "valid":
+        padding, one = module.padding, (1,) * len(module.kernel_size)
+        if padding == "same":  # the plane keeps its size, which an even kernel pads unevenly
+            return cls(one, one, (0,) * len(one), one)
+        if padding == "valid":
             padding = (0,) * len(module.kernel_size)
         return cls(module.kernel_size, module.stride, padding, module.dilation)  # type: ignore[arg-type]
 
     def output_size(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the size of the output plane for an input plane, as torch.nn.Conv2d documents it."""
+        """Return the output plane for an input plane, as torch.nn.Conv2d documents it."""
         axes = zip(size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
         return tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes)
 
 
 class Nothing(nn.Module):
-    """The producer of an empty branch: hands on one channel of zeros, of which only the size is read."""
+    """The producer of an empty branch: one channel of zeros, of which only the size is read."""
 
     def __init__(self, window: Window | None) -> None:
         super().__init__()
         self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
-        # (N, C, H, W) -> (N, 1, H', W')
-        return x.new_zeros((x.shape[0], 1, *_plane(x, self.window)))
+        if self.window is None:
+            return x.new_zeros((*x.shape[:-1], 1))  # (..., C) -> (..., 1)
+        plane = self.window.output_size(tuple(x.shape[2:]))
+        return x.new_zeros((x.shape[0], 1, *plane))  # (N, C, H, W) -> (N, 1, H', W')
 
 
 class Constant(nn.Module):
@@ -54,8 +55,8 @@ class Constant(nn.Module):
 
     Attributes:
         value: shape (1, channels, 1, 1), or (1, channels) after a linear layer.
-        full_size: return a fresh tensor of the branch's size, for code that adds to it in place; else the
-            value itself, which broadcasts.
+        full_size: return a fresh tensor of the branch's size, for code that adds to it in place;
+            else the value itself, which broadcasts.
     """
 
     def __init__(self, value: Tensor, window: Window | None, full_size: bool) -> None:
@@ -67,11 +68,10 @@ class Constant(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.full_size:
             return self.value
-        return self.value.expand(x.shape[0], -1, *_plane(x, self.window)).clone()
+        if self.window is None:
+            return self.value.expand(*x.shape[:-1], -1).clone()
+        plane = self.window.output_size(tuple(x.shape[2:]))
+        return self.value.expand(x.shape[0], -1, *plane).clone()
 
     def extra_repr(self) -> str:
         return f"channels={self.value.shape[1]}, full_size={self.full_size}"
-
-
-def _plane(x: Tensor, window: Window | None) -> tuple[int, ...]:
-    return window.output_size(tuple(x.shape[2:])) if window is not None else tuple(x.shape[2:])

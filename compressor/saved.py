@@ -3,8 +3,8 @@
     save_model(model, "resnet20", num_classes=10, folder=Path("slim"))
     model = load_model(Path("slim"))
 
-The description names the architecture and lists what differs from it; parameters take their shapes from the
-weights file.
+The description names the architecture and lists what differs from it; parameters take their shapes
+from the weights file.
 """
 
 from __future__ import annotations
@@ -120,7 +120,9 @@ def _apply(model: nn.Module, name: str, edit: dict[str, Any]) -> None:
         for attribute, value in edit.items():
             setattr(module, attribute, int(value))
         return
-    window = Window(**{k: tuple(v) for k, v in edit["window"].items()}) if "window" in edit else None
+    window = (
+        Window(**{k: tuple(v) for k, v in edit["window"].items()}) if "window" in edit else None
+    )
     kind = edit["replaced_by"]
     if kind == "Constant":
         new: nn.Module = Constant(torch.zeros(1), window, bool(edit["full_size"]))

@@ -18,7 +18,8 @@ def slim(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
 
     In eval mode the result equals the network whose consumers see the dropped channels as zero
     (`masks.ChannelMasks`), up to rounding. It is the same module class, so train mode, dropout and
-    stochastic depth work as before. A branch whose hidden channels are all dropped becomes an added constant.
+    stochastic depth work as before. A branch whose hidden channels are all dropped becomes an added
+    constant.
 
     Args:
         model: the network that `graph` was built from; it is left as it was.
@@ -81,13 +82,14 @@ def _empty_branch_modules(graph: ChannelGraph, keep: Keep) -> _DeadModules:
     }
     if not empty:
         return dead
-    for consumer in graph.consumers:
-        if _all_in(consumer.classes, empty):
-            swallowed = consumer.module in graph.swallowed
-            (dead.nothing if swallowed else dead.ends).append(consumer.module)
+    for layer in graph.layers:  # what a gate makes of nothing is nothing, too
+        if layer.module in graph.swallowed and _all_in(layer.in_classes, empty):
+            empty |= set(layer.out_classes.tolist())
     for layer in graph.layers:
-        if _all_in(layer.out_classes, empty) and layer.module not in dead.nothing:
+        if _all_in(layer.out_classes, empty):
             dead.nothing.append(layer.module)
+        elif layer.module in graph.branch_ends and _all_in(layer.in_classes, empty):
+            dead.ends.append(layer.module)
     known = {layer.module for layer in graph.layers}
     for cut in graph.slices:
         if cut.module not in known and _all_in(cut.classes, empty):

@@ -12,8 +12,10 @@ from compressor.models import build_model, builtin_models
 State = Mapping[str, torch.Tensor]
 
 # Networks that people often hold weights of, tried beside the built-in ones.
-_POPULAR = ("resnet18", "resnet34", "resnet50", "vgg16_bn", "vgg16", "mobilenet_v2",
-            "mobilenet_v3_small", "efficientnet_b0", "densenet121", "shufflenet_v2_x1_0")
+_POPULAR = (
+    "resnet18", "resnet34", "resnet50", "vgg16_bn", "vgg16", "mobilenet_v2", "mobilenet_v3_small",
+    "efficientnet_b0", "densenet121", "shufflenet_v2_x1_0",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,9 @@ class Misfit:
 def compare(wanted: State, given: State) -> Misfit:
     """Compare names and shapes; batch norm's `num_batches_tracked` may be missing (old files)."""
     return Misfit(
-        missing=tuple(k for k in wanted
-                      if k not in given and not k.endswith("num_batches_tracked")),
+        missing=tuple(
+            k for k in wanted if k not in given and not k.endswith("num_batches_tracked")
+        ),
         unexpected=tuple(k for k in given if k not in wanted),
         reshaped=tuple(k for k in wanted if k in given and given[k].shape != wanted[k].shape),
     )

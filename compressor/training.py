@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressor.checkpoint import Checkpoint
+from compressor.checkpoint import Checkpoint, random_state, restore_random_state
 from compressor.compute import Compute
 
 Batch = tuple[Tensor, Tensor]
@@ -78,7 +78,8 @@ def image_losses(
     """Return the loss of every image, shape (N,).
 
     Cross-entropy, mixed with the Kullback-Leibler distance to the teacher's softened answers as in
-    Hinton et al. 2015 (https://arxiv.org/abs/1503.02531), section 2, scaled by the temperature squared.
+    Hinton et al. 2015 (https://arxiv.org/abs/1503.02531), section 2, scaled by the temperature
+    squared.
     """
     hard = F.cross_entropy(
         logits.float(), labels, reduction="none", label_smoothing=recipe.label_smoothing
@@ -119,10 +120,10 @@ def fit(
     observer: Observer,
     teacher: nn.Module | None = None,
 ) -> float:
-    """Train a network in place and leave it with the weights of its best epoch on the validation images.
+    """Train a network in place; leave it with the weights of its best epoch on validation images.
 
-    The network as given counts as epoch 0, so that training never returns something worse. Goes on from the
-    checkpoint where there is one.
+    The network as given counts as epoch 0, so that training never returns something worse. Goes on
+    from the checkpoint where there is one.
 
     Returns:
         Validation top-1 of the weights that are left, a fraction.
@@ -137,6 +138,7 @@ def fit(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         best_top1, best_weights, first = state["best_top1"], state["best"], state["epoch"]
+        restore_random_state(state["random"])
     for epoch in range(first, recipe.epochs):
         loss = _train_epoch(
             model, images, recipe, compute, optimizer, epoch, stage, observer, teacher
@@ -152,6 +154,7 @@ def fit(
                 "best": best_weights,
                 "best_top1": best_top1,
                 "epoch": epoch + 1,
+                "random": random_state(),
             }
         )
     model.load_state_dict(best_weights)
@@ -236,5 +239,3 @@ def _is_weight(parameter: Tensor) -> bool:
 
 def _copy_of(model: nn.Module) -> dict[str, Any]:
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
-
-

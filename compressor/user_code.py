@@ -47,8 +47,11 @@ def load_callable(spec: str, purpose: str) -> Callable[..., Any]:
         ) from error
     function = getattr(module, function_name, None)
     if not callable(function):
-        offered = [name for name, value in vars(module).items()
-                   if callable(value) and not name.startswith("_")]
+        offered = [
+            name
+            for name, value in vars(module).items()
+            if callable(value) and not name.startswith("_")
+        ]
         raise InputError(
             f"{purpose} {spec!r}: {module_name} has no function {function_name!r}; "
             f"it has {', '.join(sorted(offered)) or 'none'}"

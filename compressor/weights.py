@@ -39,13 +39,17 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
     state = read_state(path)
     wanted = model.state_dict()
     state = _without_prefixes(state, wanted)
-    state = {key: tensor for key, tensor in state.items()
-             if key in wanted or not _IGNORED.search(key)}
+    state = {
+        key: tensor for key, tensor in state.items() if key in wanted or not _IGNORED.search(key)
+    }
     misfit = compare(wanted, state)
     if misfit:
         raise InputError(f"weights {path}: {describe_misfit(misfit, wanted, state)}")
-    spoiled = [key for key, tensor in state.items()
-               if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())]
+    spoiled = [
+        key
+        for key, tensor in state.items()
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all())
+    ]
     if spoiled:
         raise InputError(
             f"weights {path}: {len(spoiled)} tensors hold NaN or infinite numbers, the first is "

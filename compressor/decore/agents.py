@@ -2,13 +2,15 @@
 
 Differences from the paper (paper.py) and where they come from:
 
-* additive objective: expected loss, with the expected cost held on a schedule, instead of a product reward;
-  one threshold shared by all agents, found by bisection, meets the budget at every step;
-* a leave-one-out baseline with the teacher's loss on the same image as control, and a first-order Taylor
-  control variate (MuProp, Gu et al. 2016, https://arxiv.org/abs/1511.05176): both keep the gradient unbiased;
-* logits start from the squared Taylor score per cost (Molchanov et al. 2019, https://arxiv.org/abs/1906.10771)
-  instead of 6.9;
-* a temperature that falls, so that the policy ends sharp and the weights train as the net that remains.
+* additive objective: expected loss, with the expected cost held on a schedule, instead of a product
+  reward; one threshold shared by all agents, found by bisection, meets the budget at every step;
+* a leave-one-out baseline with the teacher's loss on the same image as control, and a first-order
+  Taylor control variate (MuProp, Gu et al. 2016, https://arxiv.org/abs/1511.05176): both keep the
+  gradient unbiased;
+* logits start from the squared Taylor score per cost (Molchanov et al. 2019,
+  https://arxiv.org/abs/1906.10771) instead of 6.9;
+* a temperature that falls, so that the policy ends sharp and the weights train as the net that
+  remains.
 """
 
 from __future__ import annotations
@@ -30,7 +32,8 @@ class Outcome:
     Attributes:
         actions: 1 kept, 0 dropped, shape (N, agents).
         losses: loss of every image, shape (N,).
-        reference_losses: loss of the unpruned network on the same images, shape (N,); zeros without one.
+        reference_losses: loss of the unpruned network on the same images, shape (N,); zeros without
+            one.
         right: whether the prediction was right, bool, shape (N,).
         mask_gradients: d loss / d action of every image, shape (N, agents).
     """
@@ -66,7 +69,8 @@ class BudgetSettings:
     """Constants of the default agents.
 
     Attributes:
-        policy_rate: Adam's step on the logits, which are measured in standard deviations of the prior.
+        policy_rate: Adam's step on the logits, which are measured in standard deviations of the
+            prior.
         first_temperature, last_temperature: softness of the policy, falling geometrically.
         descent_share: share of the search in which the expected cost falls to the budget.
         gradient_memory: decay of the running means of mask gradients.
@@ -83,8 +87,8 @@ class BudgetAgents:
     """Agents whose expected cost follows a schedule down to the limits.
 
     Args:
-        prior: importance of every class before the search, positive, shape (agents,): the loss that its
-            removal is expected to cost.
+        prior: importance of every class before the search, positive, shape (agents,): the loss that
+            its removal is expected to cost.
         limits: the budget; without any limit nothing is dropped.
         settings: constants.
     """
@@ -107,7 +111,7 @@ class BudgetAgents:
         return first * (last / first) ** min(progress, 1.0)
 
     def scheduled_load(self, progress: float) -> float:
-        """Return the expected cost over budget that is wanted: cubic descent to 1 (Zhu & Gupta 2017)."""
+        """Return the wanted ratio of expected cost to budget: cubic descent (Zhu & Gupta 2017)."""
         remaining = 1 - min(progress / self._settings.descent_share, 1.0)
         return 1 + max(self._first_load - 1, 0.0) * remaining**3
 
@@ -156,9 +160,10 @@ class BudgetAgents:
 def policy_gradient(outcome: Outcome, probabilities: Tensor, taylor: Tensor) -> Tensor:
     """Estimate d E[loss] / d logit of a Bernoulli policy p = sigmoid(logit), shape (agents,).
 
-    REINFORCE on what a linear model of the loss leaves unexplained, plus that model's exact gradient:
-    E[(f(a) - b - t (a - p)) (a - p)] + t p (1 - p), unbiased for every t that does not depend on this batch
-    and for the leave-one-out baseline b, which does not depend on the image's own action.
+    REINFORCE on what a linear model of the loss leaves unexplained, plus that model's exact
+    gradient: E[(f(a) - b - t (a - p)) (a - p)] + t p (1 - p), unbiased for every t that does not
+    depend on this batch and for the leave-one-out baseline b, which does not depend on the image's
+    own action.
 
     Args:
         outcome: one batch; N >= 2.
@@ -181,12 +186,13 @@ def cost_gradient(limits: Limits, probabilities: Tensor) -> Tensor:
     if not limits.limits:
         return torch.ones_like(at)
     (gradient,) = torch.autograd.grad(load, at)
-    # A class that costs nothing in the binding limit (only activations, say) must not divide by zero.
+    # A class that costs nothing in the binding limit (only activations, say) must not divide by
+    # zero.
     return gradient.clamp_min(float(gradient.max()) * 1e-6)
 
 
 def standardized_log(scores: Tensor) -> Tensor:
-    """Return log scores shifted and scaled to mean 0 and standard deviation 1; zero scores go lowest."""
+    """Return log scores with mean 0 and standard deviation 1; zero scores go lowest."""
     positive = scores[scores > 0]
     floor = float(positive.min()) / 10 if len(positive) else 1.0
     logs = scores.clamp_min(floor).log()

@@ -1,7 +1,8 @@
 """The agents of the DECORE paper, rule by rule.
 
 Alwani, Wang, Madhavan, "DECORE: Deep Compression with Reinforcement Learning", CVPR 2022,
-https://arxiv.org/abs/2106.06091. Where descriptions of the method disagree, docs/decore.md says what was chosen.
+https://arxiv.org/abs/2106.06091. Where descriptions of the method disagree, docs/decore.md says
+what was chosen.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ POLICY_RATE = 0.01
 """Adam's learning rate for the logits."""
 
 DEFAULT_PENALTY = 4.0
-"""Lambda: mean reward is positive only above a train accuracy of lambda / (1 + lambda), here 80 %."""
+"""Lambda: mean reward is positive only above a train accuracy of lambda / (1 + lambda): 80 %."""
 
 THRESHOLD = 0.5
 """Channels whose keep probability ends below it are dropped."""
@@ -53,7 +54,7 @@ class PaperAgents:
         return self._logits.detach().clone()
 
     def learn(self, outcome: Outcome, probabilities: Tensor, progress: float) -> float:
-        """Take one Adam step up the policy gradient; return the mean reward over layers and images."""
+        """Take one Adam step up the policy gradient; return the mean over layers and images."""
         rewards = layer_rewards(
             outcome.actions, outcome.right, self._layer_of, self._layers, self._penalty
         )
@@ -77,7 +78,8 @@ def layer_rewards(
 ) -> Tensor:
     """Return R_i = R_C,i x R_acc of every image and layer, shape (N, layers), float64.
 
-    R_C,i counts the channels that layer i dropped; R_acc is 1 for a right answer and -lambda for a wrong one.
+    R_C,i counts the channels that layer i dropped; R_acc is 1 for a right answer and -lambda for a
+    wrong one.
 
     Args:
         actions: shape (N, agents).

@@ -24,8 +24,8 @@ def shared_threshold(
 ) -> float:
     """Find the threshold at which the policy's expected cost meets a given load.
 
-    The policy is p = sigmoid((logit - threshold) / temperature); its expected cost falls as the threshold
-    rises, so bisection finds the one where `limits.load(p)` equals `load`.
+    The policy is p = sigmoid((logit - threshold) / temperature); its expected cost falls as the
+    threshold rises, so bisection finds the one where `limits.load(p)` equals `load`.
 
     Args:
         logits: shape (agents,).

@@ -13,7 +13,8 @@ class TargetError(ValueError):
     """No choice of channels meets the limits.
 
     Attributes:
-        worst_ratio: cost of the smallest possible net over its limit; None where nothing is left for it.
+        worst_ratio: cost of the smallest possible net over its limit; None where nothing is left
+            for it.
     """
 
     def __init__(self, message: str, worst_ratio: float | None) -> None:
@@ -33,7 +34,7 @@ def class_step(group: Group, channel_step: int) -> int:
 def thresholded(
     probabilities: NDArray[np.float64], graph: ChannelGraph, threshold: float = 0.5
 ) -> Keep:
-    """Keep what has at least a given probability, and the likeliest of a group that must not be empty."""
+    """Keep what is likely enough, and the likeliest of a group that must not be empty."""
     keep: Keep = probabilities >= threshold
     for group in graph.groups:
         if not keep[group.classes].any() and not group.removable:
@@ -46,8 +47,9 @@ def project(
 ) -> Keep:
     """Keep the highest ranked channels that fit, in widths that are multiples of the board's step.
 
-    Finds the smallest number of lowest ranked classes whose removal, after rounding every group to its
-    steps, brings all costs within the limits; then gives steps back, best first, while they still fit.
+    Finds the smallest number of lowest ranked classes whose removal, after rounding every group to
+    its steps, brings all costs within the limits; then gives steps back, best first, while they
+    still fit.
 
     Args:
         ranking: higher is kept longer, shape (graph.class_count,).
@@ -71,7 +73,9 @@ def project(
     smallest = ladder.above(np.inf)
     if not fits(smallest):
         over = {k: r for k, r in limits.ratios(as_tensor(smallest)).items() if r > 1}
-        listing = ", ".join(f"{name} is {ratio:.2f} times its limit" for name, ratio in over.items())
+        listing = ", ".join(
+            f"{name} is {ratio:.2f} times its limit" for name, ratio in over.items()
+        )
         message = f"the smallest possible net still misses the target: {listing}"
         raise TargetError(message, max(over.values()))
     low, high = 0, len(order)  # classes dropped: `low` doesn't fit, `high` does
@@ -79,11 +83,15 @@ def project(
         middle = (low + high) // 2
         low, high = (low, middle) if fits(ladder.above(order[middle])) else (middle, high)
     keep = ladder.above(order[high] if high < len(order) else np.inf)
-    for wider in ladder.next_steps(keep):
+    full: set[int] = set()
+    for group, wider in ladder.next_steps(keep):
         candidate = keep.copy()
         candidate[wider] = True
-        if fits(candidate):
+        # Once a step of a group didn't fit, its later ones would leave a gap in the ranking.
+        if group not in full and fits(candidate):
             keep = candidate
+        else:
+            full.add(group)
     return keep
 
 
@@ -102,17 +110,18 @@ class _Ladder:
         self._steps = [class_step(group, channel_step) for group in graph.groups]
 
     def above(self, threshold: float) -> Keep:
-        """Keep what ranks at or above a threshold, every group rounded to the nearest of its widths."""
+        """Keep what ranks at or above a threshold, groups rounded to the nearest width."""
         keep = np.zeros(self._count, dtype=np.bool_)
         for (group, best_first), step in zip(self._groups, self._steps, strict=True):
             wanted = int((self._ranking[group.classes] >= threshold).sum())
             keep[best_first[: _round(wanted, len(group.classes), step, group.removable)]] = True
         return keep
 
-    def next_steps(self, keep: Keep) -> list[NDArray[np.int64]]:
-        """Return the classes of every further step of every group, best ranked step first."""
-        steps: list[tuple[float, NDArray[np.int64]]] = []
-        for (group, best_first), step in zip(self._groups, self._steps, strict=True):
+    def next_steps(self, keep: Keep) -> list[tuple[int, NDArray[np.int64]]]:
+        """Return (group, classes) of every further step of every group, best ranked step first."""
+        steps: list[tuple[float, int, NDArray[np.int64]]] = []
+        for index, (group, best_first) in enumerate(self._groups):
+            step = self._steps[index]
             width = int(keep[group.classes].sum())
             if width == 0:
                 continue  # an emptied branch stays empty
@@ -120,9 +129,9 @@ class _Ladder:
             while width < len(best_first):
                 new = best_first[width : width + step]
                 score = min(score, float(self._ranking[new].mean()))
-                steps.append((score, new))
+                steps.append((score, index, new))
                 width += step
-        return [new for _, new in sorted(steps, key=lambda entry: -entry[0])]
+        return [(group, new) for _, group, new in sorted(steps, key=lambda entry: -entry[0])]
 
 
 def _round(wanted: int, full: int, step: int, removable: bool) -> int:

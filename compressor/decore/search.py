@@ -1,7 +1,7 @@
 """The search: agents choose while weights adapt.
 
-One loop serves the paper's agents and the default ones; they differ in how probabilities come about and
-how a batch teaches them.
+One loop serves the paper's agents and the default ones; they differ in how probabilities come about
+and how a batch teaches them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from compressor.checkpoint import Checkpoint
+from compressor.checkpoint import Checkpoint, random_state, restore_random_state
 from compressor.compute import Compute
 from compressor.cost import Limits
 from compressor.decore.agents import Agents, Outcome
@@ -61,8 +61,8 @@ def search(
 ) -> SearchResult:
     """Let the agents choose channels while the network's weights adapt, in place.
 
-    Every image of a batch has its own sampled actions. Goes on from the checkpoint where there is one;
-    every epoch draws from its own seed, so a resumed search equals an undisturbed one.
+    Every image of a batch has its own sampled actions. Goes on from the checkpoint where there is
+    one; every epoch draws from its own seed, so a resumed search equals an undisturbed one.
     `projection` turns the result into a hard choice.
     """
     compute.place(model)
@@ -74,7 +74,10 @@ def search(
         optimizer.load_state_dict(state["optimizer"])
         agents.load_state_dict(state["agents"])
         first = state["epoch"]
-    loop = _Loop(model, graph, agents, limits, images, recipe, compute, optimizer, observer, teacher)
+        restore_random_state(state["random"])
+    loop = _Loop(
+        model, graph, agents, limits, images, recipe, compute, optimizer, observer, teacher
+    )
     with ChannelMasks(model, graph) as masks:
         for epoch in range(first, recipe.epochs):
             model.train()
@@ -85,6 +88,7 @@ def search(
                     "optimizer": optimizer.state_dict(),
                     "agents": agents.state_dict(),
                     "epoch": epoch + 1,
+                    "random": random_state(),
                 }
             )
     model.eval()
@@ -164,4 +168,3 @@ class _Loop:
             "kept_share": float(probabilities.mean()),
             "entropy_bits": float(entropy),
         }
-

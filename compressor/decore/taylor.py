@@ -22,11 +22,11 @@ def taylor_scores(
     compute: Compute,
     batches: int = PRIOR_BATCHES,
 ) -> Tensor:
-    """Return the mean squared first-order change of the loss when a class is dropped, shape (classes,).
+    """Return the mean squared first-order change of the loss per dropped class, shape (classes,).
 
-    The gradient of an image's loss with respect to its mask entry is the first-order change; squared and
-    averaged as in Molchanov et al. 2019, equation 8 (https://arxiv.org/abs/1906.10771). Runs in eval mode
-    on the first training batches of epoch 0; leaves the model as it was.
+    The gradient of an image's loss with respect to its mask entry is the first-order change;
+    squared and averaged as in Molchanov et al. 2019, equation 8 (https://arxiv.org/abs/1906.10771).
+    Runs in eval mode on the first training batches of epoch 0; leaves the model as it was.
     """
     was_training = model.training
     compute.place(model).eval()

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from torch import fx, nn
 
 from compressor.graph.channel_graph import FIXED_CLASS, BranchEnd, Consumer, Layer
+from compressor.graph.function_rules import keeps_channels_apart
 from compressor.graph.recorder import Recorder
+from compressor.models.layers import ChannelPad
 
 _ADDITIONS = frozenset({"add", "add_", "iadd"})
 # Symbolic tracing writes `a += b` down as `a + b`.
@@ -44,6 +46,7 @@ def removable_branches(
     for consumer in consumers:
         for number in consumer.classes.tolist():
             readers[number].add(consumer.module)
+    makers = _makers(layers)
     taken: set[fx.Node] = set()
     removable: set[int] = set()
     ends: dict[str, BranchEnd] = {}
@@ -57,6 +60,14 @@ def removable_branches(
         # A gate's layers read the hidden channels too, and lead back to them.
         inner = {name for name in others if _leads_back(name, hidden, makes, readers)}
         if others - inner or hidden & makes.get(consumer.module, set()):
+            continue
+        # Channels of several layers side by side could be emptied apart from each other.
+        if len({makers.get(number) for number in hidden}) != 1:
+            continue
+        behind = {name for inner_name in inner for name in _readers_of(makes[inner_name], readers)}
+        if not all(
+            _works_on_one_channel(recorder, name) for name in {consumer.module} | inner | behind
+        ):
             continue
         taken.add(addition)
         removable |= hidden
@@ -74,11 +85,15 @@ def _addition_after(recorder: Recorder, module: str) -> tuple[fx.Node | None, Br
         branch, (node,) = node, node.users
         if _is_addition(node):
             in_place = node.target in _MAYBE_IN_PLACE and node.args[0] is branch
-            two = len(node.all_input_nodes) == 2
-            return (node if two else None), BranchEnd(tuple(norms), in_place)
+            others = [operand for operand in node.all_input_nodes if operand is not branch]
+            # The constant broadcasts, so the other operand must have the full size.
+            whole = len(others) == 1 and recorder.shapes.get(others[0]) == recorder.shapes[node]
+            return (node if whole else None), BranchEnd(tuple(norms), in_place)
         behind = _module_of(node)
         if isinstance(behind, nn.modules.batchnorm._BatchNorm):
             norms.append(str(node.target))
+            if len(recorder.calls[norms[-1]]) > 1:
+                node = None
         elif not _hands_on(behind):
             node = None
     return None, BranchEnd((), False)
@@ -99,13 +114,64 @@ def _module_of(node: fx.Node) -> nn.Module | None:
 
 
 def _hands_on(module: nn.Module | None) -> bool:
+    if getattr(module, "inplace", False):
+        return False  # it would write into the constant
     return isinstance(module, _HANDS_ON) or type(module).__name__ in ("StochasticDepth", "DropPath")
+
+
+def _makers(layers: tuple[Layer, ...]) -> dict[int, frozenset[str]]:
+    """Return the layers that make each class."""
+    makers: dict[int, set[str]] = defaultdict(set)
+    for layer in layers:
+        if not layer.depthwise:
+            for number in layer.out_classes.tolist():
+                makers[number].add(layer.module)
+    return {number: frozenset(names) for number, names in makers.items()}
+
+
+def _readers_of(numbers: set[int], readers: dict[int, set[str]]) -> set[str]:
+    return set().union(*(readers[number] for number in numbers))
+
+
+def _works_on_one_channel(recorder: Recorder, reader: str) -> bool:
+    """Return whether all operators before a reader also take the one channel of `Nothing`."""
+    waiting, seen = list(recorder.calls[reader]), set()
+    module = _module_of(waiting[0])
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):
+        return False
+    while waiting:
+        for node in waiting.pop().all_input_nodes:
+            if node in seen or node not in recorder.shapes:
+                continue
+            seen.add(node)
+            if not _takes_one_channel(recorder, node):
+                return False
+            name = str(node.target)
+            layer = recorder.layers.get(name) if node.op == "call_module" else None
+            if layer is None or layer.depthwise:
+                waiting.append(node)
+    return True
+
+
+def _takes_one_channel(recorder: Recorder, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        module = _module_of(node)
+        refused = (nn.ChannelShuffle, ChannelPad, nn.modules.conv._ConvTransposeNd)
+        return not isinstance(module, refused)
+    if node.op not in ("call_function", "call_method"):
+        return False  # a free parameter keeps its channels
+    name = _name(node).rstrip("_")
+    if name in ("view", "reshape"):
+        # (N, C) <-> (N, C, 1, 1), as gates have it
+        shapes = [recorder.shapes[node], recorder.shapes[node.all_input_nodes[0]]]
+        return all(shape.numel() == shape[0] * shape[1] for shape in shapes)
+    return keeps_channels_apart(name)
 
 
 def _leads_back(
     name: str, hidden: set[int], makes: dict[str, set[int]], readers: dict[int, set[str]]
 ) -> bool:
-    """Return whether all that a layer makes is read by layers that make nothing but hidden channels."""
+    """Return whether a layer feeds only layers that make nothing but hidden channels."""
     made = makes.get(name, set())
     next_readers = set().union(*(readers[number] for number in made)) if made else set()
     return bool(next_readers) and all(makes.get(reader, set()) <= hidden for reader in next_readers)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -41,24 +43,33 @@ def channel_graph(model: nn.Module, example: Tensor) -> ChannelGraph:
     Raises:
         TraceError: the forward depends on tensor values in a way that can't be traced.
     """
-    traced = _trace(model)
     recorder = Recorder()
-    with torch.no_grad():
+    # Running it in train mode would move the statistics of its batch norms.
+    with _evaluating(model), torch.no_grad():
+        traced = _trace(model)
         LabelInterpreter(traced, recorder).run(example)
     return _in_classes(recorder, traced)
 
 
-def _trace(model: nn.Module) -> fx.GraphModule:
-    was_training = model.training
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a network into eval mode, and every module back into the mode it had."""
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _trace(model: nn.Module) -> fx.GraphModule:
     try:
         return fx.GraphModule(model, LeafTracer().trace(model))
     except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise TraceError(
             f"{type(model).__name__} can't be traced: {str(error).splitlines()[0]}"
         ) from error
-    finally:
-        model.train(was_training)
 
 
 def _in_classes(recorder: Recorder, traced: fx.GraphModule) -> ChannelGraph:
@@ -150,7 +161,9 @@ def _groups(
     )
 
 
-def _feature_maps(recorder: Recorder, traced: fx.GraphModule, classes) -> tuple[FeatureMap, ...]:  # type: ignore[no-untyped-def]
+def _feature_maps(
+    recorder: Recorder, traced: fx.GraphModule, classes: Callable[[Tensor], Classes]
+) -> tuple[FeatureMap, ...]:
     order = {node: index for index, node in enumerate(traced.graph.nodes)}
     last_use = {
         node: max((order[user] for user in node.users), default=order[node]) for node in order
@@ -160,8 +173,6 @@ def _feature_maps(recorder: Recorder, traced: fx.GraphModule, classes) -> tuple[
         owner = recorder.owner_of(node)
         dies[owner] = max(dies.get(owner, 0), last_use[node])
     return tuple(
-        FeatureMap(
-            node.name, elements // labels.numel(), classes(labels), order[node], dies[node]
-        )
+        FeatureMap(node.name, elements // labels.numel(), classes(labels), order[node], dies[node])
         for node, (labels, elements) in recorder.outputs.items()
     )

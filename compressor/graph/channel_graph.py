@@ -49,7 +49,8 @@ class Consumer:
 
     Attributes:
         module: qualified name.
-        axis: axis of the module's input that holds the channels (1 for convolutions, -1 for linear layers).
+        axis: axis of the module's input that holds the channels (1 for convolutions, -1 for linear
+            layers).
         classes: class of every input channel.
     """
 
@@ -62,14 +63,15 @@ class Consumer:
 class Layer:
     """A convolution or linear layer as cost functions see it.
 
-    Its multiply-accumulates are ``macs_per_pair * inputs * outputs``, where `inputs` counts the kept input
-    channels that one output sees (1 for a depthwise convolution).
+    Its multiply-accumulates are ``macs_per_pair * inputs * outputs``, where `inputs` counts the
+    kept input channels that one output sees (1 for a depthwise convolution).
 
     Attributes:
         module: qualified name.
         macs_per_pair: output positions x kernel positions, for one image.
         weights_per_pair: kernel positions.
-        has_bias: whether the layer, or the batch norm that is folded into it, gives a bias per output.
+        has_bias: whether the layer, or the batch norm that is folded into it, gives a bias per
+            output.
         groups: number of groups of a grouped convolution whose groups all stay, else 1.
         depthwise: every output channel sees just its own input channel.
         in_classes: class of every input channel.
@@ -130,7 +132,8 @@ class BranchEnd:
 
     Attributes:
         norms: names of the batch norms behind the layer, which become part of the constant.
-        added_in_place: the code may add to the branch's tensor in place, so it must have its full size.
+        added_in_place: the code may add to the branch's tensor in place, so it must have its full
+            size.
     """
 
     norms: tuple[str, ...]

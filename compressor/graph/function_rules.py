@@ -1,8 +1,9 @@
 """What each function or tensor method does to channel labels.
 
-Operators that only move numbers (view, transpose, cat, ...) are *executed on the labels*, which finds
-every coupling. Their constants must still hold once channels are gone: a view that splits the channels
-ties partners, a literal width fixes them. An operator that no table knows fixes what it reads.
+Operators that only move numbers (view, transpose, cat, ...) are *executed on the labels*, which
+finds every coupling. Their constants must still hold once channels are gone: a view that splits the
+channels ties partners, a literal width fixes them. An operator that no table knows fixes what it
+reads.
 """
 
 from __future__ import annotations
@@ -36,7 +37,11 @@ def labels_of_node(run: LabelInterpreter, node: fx.Node, result: Any) -> Any:
     rule = _RULES.get(name)
     if rule is None:
         return run.fix_all(node, result, name, f"operator '{name}' is not understood")
-    return rule(run, node, result)
+    try:
+        return rule(run, node, result)
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
+        # A known operator in a form that its rule doesn't foresee: never a reason to refuse a net.
+        return run.fix_all(node, result, node.name, f"this use of '{name}' is not understood")
 
 
 def _function_name(node: fx.Node) -> str:
@@ -86,6 +91,29 @@ def _moved(run: LabelInterpreter, node: fx.Node, result: Any) -> Any:
     return narrow(_replay(run, node))
 
 
+def _expanded(run: LabelInterpreter, node: fx.Node, result: Tensor) -> Any:
+    (labels,) = run.input_labels(node)
+    wide = {axis + result.dim() - labels.dim() for axis in varying_axes(labels)}
+    if wide & _literal_axes(node, result.dim()):
+        return run.fix_all(node, result, node.name, "a width is written in the code of an expand")
+    return narrow(_replay(run, node))
+
+
+def _squeezed(run: LabelInterpreter, node: fx.Node, result: Tensor) -> Any:
+    if _argument(node, 1, "dim", default=None) is None:
+        # A layer of one kept channel would lose its axis.
+        return run.fix_all(node, result, node.name, "it squeezes whatever has size 1")
+    return narrow(_replay(run, node))
+
+
+def _normalized(run: LabelInterpreter, node: fx.Node, result: Tensor) -> Any:
+    (labels,) = run.input_labels(node)
+    axis = _argument(node, 2, "dim", default=1) % labels.dim()
+    if axis in varying_axes(labels):
+        return run.fix_all(node, result, node.name, "it normalizes over channels")
+    return labels
+
+
 def _reshaped(run: LabelInterpreter, node: fx.Node, result: Tensor) -> Any:
     """View and reshape: splitting the channels ties them; literal widths fix them."""
     before = varying_axes(run.input_labels(node)[0])
@@ -114,9 +142,9 @@ def _literal_axes(node: fx.Node, rank: int) -> set[int]:
 
 def _concatenated(run: LabelInterpreter, node: fx.Node, result: Tensor) -> Any:
     axis = _argument(node, 1, "dim", "axis", default=0) % result.dim()
-    sources = node.args[0] if node.args else node.kwargs["tensors"]
-    parts = [run.labels[source] for source in sources]  # type: ignore[union-attr]
-    widths = [run.shapes[source].sizes[axis] for source in sources]  # type: ignore[union-attr]
+    sources: Any = node.args[0] if node.args else node.kwargs["tensors"]
+    parts = [run.labels[source] for source in sources]
+    widths = [run.shapes[source].sizes[axis] for source in sources]
     flat = [part.narrow(axis, 0, 1) for part in parts]
     shape = list(joint_shape(flat))
     wide = []
@@ -160,7 +188,9 @@ def _padded(run: LabelInterpreter, node: fx.Node, result: Tensor) -> Any:
     (labels,) = run.input_labels(node)
     amounts = _argument(node, 1, "pad", default=())
     last = result.dim() - 1
-    padded = {last - pair for pair in range(len(amounts) // 2) if any(amounts[2 * pair : 2 * pair + 2])}
+    padded = {
+        last - pair for pair in range(len(amounts) // 2) if any(amounts[2 * pair : 2 * pair + 2])
+    }
     if padded & set(varying_axes(labels)):
         return run.fix_all(node, result, node.name, "padding of channels is written in the code")
     return labels
@@ -187,27 +217,43 @@ def _argument(node: fx.Node, position: int, *names: str, default: Any) -> Any:
     return next((node.kwargs[name] for name in names if name in node.kwargs), default)
 
 
+def _table(names: str, rule: FunctionRule) -> dict[str, FunctionRule]:
+    return dict.fromkeys(names.split(), rule)
+
+
 _RULES: dict[str, FunctionRule] = {
-    **dict.fromkeys(
+    **_table(
         """add iadd radd sub isub rsub mul imul rmul div truediv itruediv maximum minimum where pow
-        relu relu6 leaky_relu elu celu selu gelu silu mish sigmoid logsigmoid hardswish hardsigmoid hardtanh
-        tanh softplus exp log sqrt rsqrt abs neg clamp clip square reciprocal dropout dropout2d feature_dropout
-        contiguous clone detach float half to type type_as stochastic_depth drop_path""".split(),
+        relu relu6 leaky_relu elu celu selu gelu silu mish sigmoid logsigmoid hardswish hardsigmoid
+        hardtanh tanh softplus exp log sqrt rsqrt abs neg clamp clip square reciprocal
+        dropout dropout2d feature_dropout stochastic_depth drop_path
+        contiguous clone detach float half to type type_as""",
         _elementwise,
     ),
-    **dict.fromkeys(
-        """max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
-        adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d interpolate upsample lp_pool2d""".split(),
+    **_table(
+        """max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d
+        adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d
+        interpolate upsample lp_pool2d""",
         _pooling,
     ),
-    **dict.fromkeys("mean sum amax amin var std softmax log_softmax normalize".split(), _reduced),
-    **dict.fromkeys(
-        "flatten transpose permute unsqueeze squeeze swapaxes movedim expand expand_as t flip".split(),
+    **_table("mean sum amax amin var std softmax log_softmax", _reduced),
+    **_table(
+        "flatten transpose permute unsqueeze swapaxes movedim expand_as t flip",
         _moved,
     ),
-    **dict.fromkeys("view reshape unflatten".split(), _reshaped),
-    **dict.fromkeys("cat concat concatenate".split(), _concatenated),
-    **dict.fromkeys("chunk split tensor_split".split(), _chunked),
+    "expand": _expanded,
+    "squeeze": _squeezed,
+    "normalize": _normalized,
+    **_table("view reshape unflatten", _reshaped),
+    **_table("cat concat concatenate", _concatenated),
+    **_table("chunk split tensor_split", _chunked),
     "getitem": _item,
     "pad": _padded,
 }
+
+_APART = (_elementwise, _pooling, _reduced, _expanded, _squeezed, _normalized)
+
+
+def keeps_channels_apart(name: str) -> bool:
+    """Return whether an operator does the same whatever the number of channels."""
+    return _RULES.get(name) in _APART or name in ("flatten", "unsqueeze", "expand_as")

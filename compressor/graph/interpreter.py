@@ -12,8 +12,8 @@ from compressor.graph.recorder import Recorder
 from compressor.models.layers import ChannelPad
 from compressor.placeholders import Constant, Nothing
 
-# Leaf modules that symbolic tracing must not look into: our own, whose attributes the slimmer edits,
-# and torchvision's stochastic depth, whose forward depends on train mode.
+# Leaf modules that symbolic tracing must not look into: our own, whose attributes the slimmer
+# edits, and torchvision's stochastic depth, whose forward depends on train mode.
 _LEAVES = (ChannelPad, Constant, Nothing)
 _LEAF_NAMES = frozenset({"StochasticDepth", "DropPath", "FrozenBatchNorm2d"})
 
@@ -35,7 +35,8 @@ class LabelInterpreter(fx.Interpreter):
 
     Attributes:
         recorder: what was found on the way.
-        labels: node -> narrow label array, or a list or tuple of them, or None for what is no tensor.
+        labels: node -> narrow label array, or a list or tuple of them, or None for what is no
+            tensor.
         shapes: node -> shape of its tensor, for rules that must expand labels.
         scalars: node -> value of what is no tensor: sizes and the arithmetic on them.
     """
@@ -56,28 +57,28 @@ class LabelInterpreter(fx.Interpreter):
         self.shapes[n] = fx.node.map_aggregate(result, _shape_of)
         if not _holds_tensor(result):
             self.scalars[n] = result
+        elif isinstance(result, Tensor):
+            self.recorder.shapes[n] = result.shape
         self.labels[n] = labels_of_node(self, n, result)
         self._note_memory(n, result)
         return result
 
     def _note_memory(self, node: fx.Node, result: Any) -> None:
-        """Activations, batch norm and views live in their input's memory once a runtime has fused them."""
+        """Activations, batch norm and views live in their input's memory once they are fused."""
         sources = node.all_input_nodes
-        if node.op != "output" and isinstance(result, Tensor):
-            if not sources or len(sources) > 1 or self._moves_numbers(node):
-                self.recorder.allocate(node, self.labels[node], result[:1].numel())
-                return
+        makes_tensor = node.op != "output" and isinstance(result, Tensor)
+        if makes_tensor and (len(sources) != 1 or self._moves_numbers(node)):
+            self.recorder.allocate(node, self.labels[node], result[:1].numel())
+            return
         if sources:
             self.recorder.owners[node] = sources[0]
 
     def _moves_numbers(self, node: fx.Node) -> bool:
-        """Return whether a node with one input makes a new tensor: its size or its channels change."""
+        """Return whether a node with one input makes a new tensor: size or channels change."""
         before, after = self.shapes[node.all_input_nodes[0]], self.shapes[node]
         if not isinstance(before, _Shape) or before.sizes.numel() != after.sizes.numel():
             return isinstance(before, _Shape)
         return node.op == "call_module" and isinstance(self.fetch_attr(str(node.target)), _MIXERS)
-
-    # -- what rules ask for -------------------------------------------------------------------------
 
     def input_labels(self, node: fx.Node) -> list[Tensor]:
         """Return the labels of every tensor that the node reads."""
@@ -111,7 +112,9 @@ class LabelInterpreter(fx.Interpreter):
             for argument in node.all_input_nodes
             for labels, shape in _pairs(self.labels[argument], self.shapes[argument])
         ]
-        matching = [labels for labels, shape in operands if not _broadcasts(labels, shape, operands)]
+        matching = [
+            labels for labels, shape in operands if not _broadcasts(labels, shape, operands)
+        ]
         for labels, shape in operands:
             if _broadcasts(labels, shape, operands):
                 # One value gates many channels (or one bias serves them all): it has to stay.
@@ -128,9 +131,7 @@ def fixed_like(result: Any) -> Any:
     """Return fixed labels for a tensor or a nest of tensors, None for anything else."""
     return fx.node.map_aggregate(
         result,
-        lambda value: (
-            torch.full((1,) * value.dim(), FIXED) if isinstance(value, Tensor) else None
-        ),
+        lambda value: torch.full((1,) * value.dim(), FIXED) if isinstance(value, Tensor) else None,
     )
 
 

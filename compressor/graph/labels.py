@@ -1,7 +1,8 @@
 """Channel labels: integers that say which channels must live or die together.
 
 A label array mirrors a tensor. It is kept *narrow*: an axis along which the labels don't change has
-size 1, so that a feature map of shape (1, 64, 56, 56) is described by an array of shape (1, 64, 1, 1).
+size 1, so that a feature map of shape (1, 64, 56, 56) is described by an array of shape
+(1, 64, 1, 1).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 FIXED = 0
-"""The label of everything that can't be pruned: the network's input, its output, unknown operators."""
+"""The label of what can't be pruned: the network's input, its output, unknown operators."""
 
 
 class LabelSpace:

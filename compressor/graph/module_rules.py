@@ -53,9 +53,17 @@ def _convolution(run: LabelInterpreter, node: fx.Node, module: Any, result: Tens
         outputs = _grouped_outputs(run, name, module, inputs)
     run.recorder.slice_axis(name, "weight", 0, outputs)
     _slice_vector(run, name, module, "bias", outputs)
-    run.recorder.layers[name] = LayerRecord(
-        name, positions * kernel, kernel, True, 1 if depthwise else module.groups, depthwise, inputs, outputs
+    layer = LayerRecord(
+        name,
+        positions * kernel,
+        kernel,
+        True,
+        1 if depthwise else module.groups,
+        depthwise,
+        inputs,
+        outputs,
     )
+    run.recorder.add_layer(layer)
     return along_axis(outputs, 1, result.dim())
 
 
@@ -71,7 +79,9 @@ def _grouped_outputs(run: LabelInterpreter, name: str, module: Any, inputs: Tens
     return outputs
 
 
-def _transposed_convolution(run: LabelInterpreter, node: fx.Node, module: Any, result: Tensor) -> Any:
+def _transposed_convolution(
+    run: LabelInterpreter, node: fx.Node, module: Any, result: Tensor
+) -> Any:
     (labels,) = run.input_labels(node)
     if module.groups != 1 or varying_axes(labels) not in ([], [1]):
         reason = "a grouped transposed convolution"
@@ -86,9 +96,8 @@ def _transposed_convolution(run: LabelInterpreter, node: fx.Node, module: Any, r
     kernel = math.prod(module.kernel_size)
     # Every input position meets every kernel position.
     positions = math.prod(run.shapes[node.all_input_nodes[0]].sizes[2:])
-    run.recorder.layers[name] = LayerRecord(
-        name, positions * kernel, kernel, True, 1, False, inputs, outputs
-    )
+    layer = LayerRecord(name, positions * kernel, kernel, True, 1, False, inputs, outputs)
+    run.recorder.add_layer(layer)
     return along_axis(outputs, 1, result.dim())
 
 
@@ -104,9 +113,8 @@ def _linear(run: LabelInterpreter, node: fx.Node, module: nn.Linear, result: Ten
     run.recorder.slice_axis(name, "weight", 0, outputs)
     _slice_vector(run, name, module, "bias", outputs)
     positions = result[0].numel() // module.out_features
-    run.recorder.layers[name] = LayerRecord(
-        name, positions, 1, module.bias is not None, 1, False, inputs, outputs
-    )
+    layer = LayerRecord(name, positions, 1, module.bias is not None, 1, False, inputs, outputs)
+    run.recorder.add_layer(layer)
     return along_axis(outputs, result.dim() - 1, result.dim())
 
 
@@ -128,7 +136,9 @@ def _per_channel(run: LabelInterpreter, node: fx.Node, module: Any, result: Tens
     return labels
 
 
-def _slice_vector(run: LabelInterpreter, name: str, module: Any, tensor: str, labels: Tensor) -> None:
+def _slice_vector(
+    run: LabelInterpreter, name: str, module: Any, tensor: str, labels: Tensor
+) -> None:
     value = getattr(module, tensor, None)
     if isinstance(value, Tensor) and value.numel() == labels.numel():
         run.recorder.slice_axis(name, tensor, 0, labels)
@@ -185,16 +195,19 @@ _POOLS = (
     nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d,
 )  # fmt: skip
 _UNARY = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh,
-    nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus, nn.LogSigmoid, nn.Identity,
-    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish,
+    nn.Sigmoid, nn.Tanh, nn.Hardswish, nn.Hardsigmoid, nn.Hardtanh, nn.Softplus, nn.LogSigmoid,
+    nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout,
 )  # fmt: skip
 
 _RULES: tuple[tuple[tuple[Any, ...], ModuleRule], ...] = (
     ((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
     ((nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d), _transposed_convolution),
     ((nn.Linear,), _linear),
-    ((nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.PReLU), _per_channel),
+    (
+        (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.PReLU),
+        _per_channel,
+    ),
     ((ChannelPad,), _channel_pad),
     ((Constant,), _constant),
     ((Nothing,), _nothing),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from torch import Tensor, fx
+from torch import Size, Tensor, fx
 
 from compressor.graph.labels import LabelSpace
 
@@ -36,6 +36,7 @@ class Recorder:
         outputs: node -> (labels, elements of the whole tensor) of tensors that take memory.
         owners: node -> node whose memory it shares (activations in place, views).
         calls: module -> the nodes that call it.
+        shapes: node -> shape of the tensor that it makes.
         fixed: name -> reason.
     """
 
@@ -47,6 +48,7 @@ class Recorder:
     outputs: dict[fx.Node, tuple[Tensor, int]] = field(default_factory=dict)
     owners: dict[fx.Node, fx.Node] = field(default_factory=dict)
     calls: dict[str, list[fx.Node]] = field(default_factory=dict)
+    shapes: dict[fx.Node, Size] = field(default_factory=dict)
     fixed: dict[str, str] = field(default_factory=dict)
 
     def allocate(self, node: fx.Node, labels: Tensor, elements: int) -> None:
@@ -58,6 +60,13 @@ class Recorder:
         while node in self.owners:
             node = self.owners[node]
         return node
+
+    def add_layer(self, layer: LayerRecord) -> None:
+        """Note a layer; one that is called again works again."""
+        before = self.layers.get(layer.module)
+        if before is not None:
+            layer = replace(layer, macs_per_pair=before.macs_per_pair + layer.macs_per_pair)
+        self.layers[layer.module] = layer
 
     def slice_axis(self, module: str, tensor: str, axis: int, labels: Tensor) -> None:
         """Note that an axis carries these labels; a tensor used twice unites both uses."""

@@ -9,7 +9,7 @@ from torch import nn
 
 _WIDTHS: tuple[int | None, ...] = (  # None is a 2x2 max-pool
     64, 64, None, 128, 128, None, 256, 256, 256, None, 512, 512, 512, None, 512, 512, 512, None,
-)
+)  # fmt: skip
 
 
 class CifarVgg(nn.Module):
@@ -40,8 +40,12 @@ def vgg16(num_classes: int = 10) -> CifarVgg:
     """With the two 4096-wide linear layers: 33,646,666 parameters for 10 classes."""
     return CifarVgg(
         nn.Sequential(
-            nn.Linear(512, 4096), nn.ReLU(), nn.Dropout(0.5),
-            nn.Linear(4096, 4096), nn.ReLU(), nn.Dropout(0.5),
+            nn.Linear(512, 4096),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Linear(4096, 4096),
+            nn.ReLU(),
+            nn.Dropout(0.5),
             nn.Linear(4096, num_classes),
         ),
         conv_bias=True,

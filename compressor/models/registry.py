@@ -23,16 +23,18 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _FORCE_TORCHVISION = "torchvision:"
 _OTHER_SIZES = {"inception_v3": 299}
 
-_BUILTIN: Mapping[str, str] = MappingProxyType({
-    "resnet20": "CIFAR ResNet-20, zero-padded shortcuts, 0.27M parameters, 32 px",
-    "resnet32": "CIFAR ResNet-32, zero-padded shortcuts, 0.46M parameters, 32 px",
-    "resnet44": "CIFAR ResNet-44, zero-padded shortcuts, 0.66M parameters, 32 px",
-    "resnet56": "CIFAR ResNet-56, zero-padded shortcuts, 0.85M parameters, 32 px",
-    "resnet110": "CIFAR ResNet-110, zero-padded shortcuts, 1.73M parameters, 32 px",
-    "resnet18": "ResNet-18 with a 3x3 stem and no max-pool, 11.17M parameters, 32 px",
-    "vgg16": "VGG-16 with batch norm and two 4096-wide linear layers, 33.6M parameters, 32 px",
-    "vgg16-decore": "VGG-16 of the DECORE paper, one hidden linear layer, 14.98M parameters, 32 px",
-})
+_BUILTIN: Mapping[str, str] = MappingProxyType(
+    {
+        "resnet20": "CIFAR ResNet-20, zero-padded shortcuts, 0.27M parameters, 32 px",
+        "resnet32": "CIFAR ResNet-32, zero-padded shortcuts, 0.46M parameters, 32 px",
+        "resnet44": "CIFAR ResNet-44, zero-padded shortcuts, 0.66M parameters, 32 px",
+        "resnet56": "CIFAR ResNet-56, zero-padded shortcuts, 0.85M parameters, 32 px",
+        "resnet110": "CIFAR ResNet-110, zero-padded shortcuts, 1.73M parameters, 32 px",
+        "resnet18": "ResNet-18 with a 3x3 stem and no max-pool, 11.17M parameters, 32 px",
+        "vgg16": "VGG-16 with batch norm and two 4096-wide linear layers, 33.6M parameters, 32 px",
+        "vgg16-decore": "VGG-16 of the DECORE paper, one hidden linear layer, 14.98M parameters",
+    }
+)
 
 
 class InputDefaults(NamedTuple):
