@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,14 @@ def bench(job: Job) -> Measured:
     return Measured(files, top1)
 
 
+def describe(job: Job) -> Measured:
+    """Say what is known of all files without running them; the test images stay unread."""
+    from runtime_bench import describe_folders
+
+    folders = [job.folder.staged / "bundle", job.folder.staged / "reference"]
+    return Measured(describe_folders(folders), {})
+
+
 def _predict(task: Task, model: nn.Module) -> NDArray[np.int64]:
     """Return torch's answers to the test images, int64 (N,)."""
     from compressor.training import predictions
@@ -68,6 +76,6 @@ def _write_samples(task: Task, predicted: dict[str, NDArray[np.int64]], path: Pa
     """Write what `runtime_bench` evaluates on: uint8 (N, H, W, 3), labels, torch's answers."""
     test = task.data.test
     images = test.read(np.arange(len(test))).transpose(0, 2, 3, 1)
-    answers = {f"predictions_{stage}": values for stage, values in predicted.items()}
+    answers: dict[str, Any] = {f"predictions_{name}": found for name, found in predicted.items()}
     np.savez(path, images=images, labels=test.labels, **answers)
     return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from compress_export.options import JobOptions
 from compress_export.task import Task
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from boards import Board
+    from boards.parts import Precision
     from exporters import Exported
 
 
@@ -32,7 +33,7 @@ class Exports:
     task: Task
     board: Board
     formats: tuple[str, ...]
-    precision: str
+    precision: Precision
     say: Callable[[str], None]
 
     def write(
@@ -66,7 +67,7 @@ class Exports:
 
         write_bundle(folder, files, **self._described())
 
-    def _described(self):  # type: ignore[no-untyped-def]
+    def _described(self) -> dict[str, Any]:
         return {
             "board": self.board,
             "model": self.task.architecture,

@@ -21,7 +21,14 @@ from compress_export.progress import RunLog
 from compress_export.report import NetworkFigures, build_report, write_report
 from compress_export.schedule import Epochs, baseline_recipe, choose_epochs
 from compress_export.table import print_report
-from compress_export.targets import DEFAULT_MAX_DROP, Target, choose_target, resolved_budgets
+from compress_export.targets import (
+    DEFAULT_MAX_DROP,
+    EstimatedFile,
+    SizedFile,
+    Target,
+    choose_target,
+    resolved_budgets,
+)
 from compress_export.task import Task, load_task
 
 if TYPE_CHECKING:
@@ -211,8 +218,11 @@ def _prune(job: Job) -> None:
     width = BYTES_PER_VALUE[job.exports.precision]
     costs = NetworkCosts(graph, width, width)
     budgets = job.board.budgets.limits()
-    quantized = [f for f in job.reference if f.precision == job.exports.precision]
-    job.target = choose_target(job.options, budgets, costs, graph, quantized)
+    unpruned: list[SizedFile] = [f for f in job.reference if f.precision == job.exports.precision]
+    if not unpruned:
+        formats = job.exports.formats
+        unpruned += [EstimatedFile.unpruned(f"unpruned {f}", costs, graph) for f in formats]
+    job.target = choose_target(job.options, budgets, costs, graph, unpruned)
     job.log.say(f"target: {job.target.why}")
     try:
         job.pruned = prune(
@@ -228,6 +238,10 @@ def _prune(job: Job) -> None:
             work=job.folder.run,
             log=job.log,
         )
+        if job.pruned is None and job.target.smallest:
+            job.warnings.append(
+                "nothing was pruned: no smaller net stayed within the accuracy drop"
+            )
     except TargetError as error:
         job.log.say(f"target missed: {error}")
         job.checks.append(_target_missed(job.target, error.worst_ratio, str(error)))
@@ -290,24 +304,29 @@ def _move(files: Sequence[Exported], source: Path, destination: Path) -> None:
 
 def _measure(job: Job) -> dict[str, object]:
     """Read the test images once, measure all files on them, and hold them to the budgets."""
-    from compress_export.benching import bench
+    from compress_export.benching import Measured, bench, describe
     from runtime_bench import read_manifest, slower_int8, verdict
 
-    measured = bench(job) if "bench" in job.options.stages else None
-    networks = {"baseline": _figures(job, job.baseline, job.baseline_top1, measured, "baseline")}
+    bundle = job.folder.staged / "bundle"
+    measured = Measured((), {})
+    if "bench" in job.options.stages:
+        measured = bench(job)
+    elif bundle.is_dir():
+        measured = describe(job)
+    top1 = measured.top1.get
+    networks = {"baseline": _figures(job, job.baseline, job.baseline_top1, top1("baseline"))}
     if job.pruned is not None:
-        top1 = job.pruned.validation_top1
-        networks["slim"] = _figures(job, job.pruned.model, top1, measured, "slim")
-    measurements = () if measured is None else measured.files
-    if measured is not None:
-        manifest = read_manifest(job.folder.staged / "bundle")
-        job.checks += verdict(measurements, manifest, baseline_top1=measured.top1["baseline"])
-        job.warnings += slower_int8(measurements)
+        slim = job.pruned
+        networks["slim"] = _figures(job, slim.model, slim.validation_top1, top1("slim"))
+    if bundle.is_dir():
+        manifest = read_manifest(bundle)
+        job.checks += verdict(measured.files, manifest, baseline_top1=top1("baseline"))
+        job.warnings += slower_int8(measured.files)
     return build_report(
         job.options,
         job.board.id,
         networks,
-        measurements,
+        measured.files,
         job.checks,
         job.warnings,
         job.log.timings_seconds,
@@ -315,7 +334,9 @@ def _measure(job: Job) -> dict[str, object]:
     )
 
 
-def _figures(job: Job, model: nn.Module, validation_top1: float, measured, stage: str):  # type: ignore[no-untyped-def]
+def _figures(
+    job: Job, model: nn.Module, validation_top1: float, test_top1: float | None
+) -> NetworkFigures:
     from compressor.cost import NetworkCosts, as_tensor
     from compressor.graph import channel_graph
 
@@ -323,7 +344,7 @@ def _figures(job: Job, model: nn.Module, validation_top1: float, measured, stage
     return NetworkFigures(
         params=sum(parameter.numel() for parameter in model.parameters()),
         macs=int(NetworkCosts(graph).macs(as_tensor(graph.all_kept()))),
-        top1=None if measured is None else measured.top1[stage],
+        top1=test_top1,
         validation_top1=validation_top1,
     )
 

@@ -11,11 +11,12 @@ from rich.console import Console
 from boards import Board
 from compress_export.options import JobOptions
 from compress_export.schedule import Epochs
-from compress_export.targets import MIB, choose_target
+from compress_export.targets import MIB, EstimatedFile, choose_target
 from compress_export.task import Task
 
 if TYPE_CHECKING:
     from compressor.cost import NetworkCosts
+    from compressor.graph import ChannelGraph
 
 _TIMED_STEPS = 12
 _TEACHER_SHARE = 0.35  # a teacher adds a forward pass to a forward and a backward pass
@@ -51,7 +52,7 @@ def print_plan(
         f"fine-tuning {epochs.finetune}, {task.batch_size} images a step",
         *_budget_lines(board, costs, graph),
     ]
-    unpruned = [_Estimate(f"unpruned {f}", costs, graph) for f in formats]
+    unpruned = [EstimatedFile.unpruned(f"unpruned {f}", costs, graph) for f in formats]
     target = choose_target(options, board.budgets.limits(), costs, graph, unpruned)
     lines.append(f"target:   {target.why}")
     seconds = _step_seconds(task) * task.images("search").steps_per_epoch
@@ -62,21 +63,8 @@ def print_plan(
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-class _Estimate:
-    """About what an unpruned file will be, before it is exported: weights and activations alone."""
-
-    def __init__(self, name: str, costs: NetworkCosts, graph) -> None:  # type: ignore[no-untyped-def]
-        from compressor.cost import as_tensor
-
-        everything = as_tensor(graph.all_kept())
-        self.name = name
-        self.size_bytes = int(costs.weight_bytes(everything))
-        self.weight_bytes = {"all": self.size_bytes}
-        self.activation_bytes = int(costs.activation_bytes(everything))
-
-
-def _budget_lines(board: Board, costs: NetworkCosts, graph) -> list[str]:  # type: ignore[no-untyped-def]
-    estimate = _Estimate("", costs, graph)
+def _budget_lines(board: Board, costs: NetworkCosts, graph: ChannelGraph) -> list[str]:
+    estimate = EstimatedFile.unpruned("", costs, graph)
     known = {
         "file_size_mib": estimate.size_bytes / MIB,
         "weights_mib": estimate.size_bytes / MIB,

@@ -20,7 +20,8 @@ class RunLog:
     """Observer of training and search that also times the stages of a job.
 
     Args:
-        folder: DIR.run; gets `STAGE.csv` and `tensorboard/`. None writes nothing.
+        folder: DIR.run; gets `STAGE.csv` and `tensorboard/`. None writes nothing. A stage may stand
+            in a folder of its own, as "rung-2/search" does.
         console: where bars and lines go.
 
     Attributes:
@@ -32,12 +33,13 @@ class RunLog:
         self._folder = folder
         self._console = console
         self._progress = Progress(
-            TextColumn("{task.description:<10}"),
+            TextColumn("{task.description:<15}"),
             BarColumn(bar_width=24),
             TextColumn("{task.completed}/{task.total} {task.fields[values]}"),
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            disable=not console.is_terminal,  # a log gets the lines of the epochs alone
         )
         self._bars: dict[str, TaskID] = {}
         self._writer: Any = None
@@ -63,6 +65,10 @@ class RunLog:
     def timed(self, name: str) -> _Stopwatch:
         """Return a context manager that adds its wall time to `timings_seconds[name]`."""
         return _Stopwatch(self.timings_seconds, name)
+
+    def within(self, folder: str) -> _Within:
+        """Return an observer whose stages stand in a folder: "search" becomes "FOLDER/search"."""
+        return _Within(self, folder)
 
     def step(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
         """Move the stage's bar."""
@@ -93,6 +99,19 @@ class RunLog:
 
             self._writer = SummaryWriter(str(self._folder / "tensorboard"))
         self._writer.add_scalar(name, value, at)
+
+
+class _Within:
+    """Passes on what it sees under a longer name, so that no rung overwrites another's rows."""
+
+    def __init__(self, log: RunLog, folder: str) -> None:
+        self._log, self._folder = log, folder
+
+    def step(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
+        self._log.step(f"{self._folder}/{stage}", done, total, values)
+
+    def epoch(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
+        self._log.epoch(f"{self._folder}/{stage}", epoch, values)
 
 
 class _Stopwatch:

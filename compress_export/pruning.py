@@ -178,7 +178,7 @@ class _Stage:
                 task.compute,
                 stage="finetune",
                 checkpoint=Checkpoint(work / "finetune.pt"),
-                observer=log,
+                observer=log.within(work.name),
                 teacher=task.compute.place(self.teacher).eval(),
             )
         return Pruned(slimmed.cpu().eval(), top1, difference, shares)
@@ -204,7 +204,7 @@ class _Stage:
             task.compute,
             seed=task.seed,
             checkpoint=Checkpoint(work / "search.pt"),
-            observer=self.log,
+            observer=self.log.within(work.name),
             teacher=None if paper else task.compute.place(self.teacher).eval(),
         )
 

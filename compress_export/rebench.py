@@ -38,6 +38,7 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     from compress_export.pipeline import Job
     from compress_export.pruning import Pruned
     from compressor.saved import load_model
+    from runtime_bench import Check
 
     report = _read_report(out, board)
     saved = JobOptions(**report["options"])
@@ -62,6 +63,7 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     job = Job(done, board, task, folder, log, exports, Epochs(0, 0, 0))
     job.baseline_top1 = report["stages"]["baseline"]["validation_top1"]
     job.target = Target({}, report["target"]) if report["target"] else None
+    job.checks += [Check(**check) for check in report["checks"] if check["budget"] == "target"]
     if (networks / "slim").is_dir():
         figures = report["stages"]["slim"]
         job.pruned = Pruned(load_model(networks / "slim"), figures["validation_top1"], 0.0, {})

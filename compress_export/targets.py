@@ -28,10 +28,33 @@ _COST_OF_BUDGET: Mapping[str, CostName] = {
 class SizedFile(Protocol):
     """What targets need to know of an exported file."""
 
+    @property
+    def name(self) -> str: ...
+    @property
+    def size_bytes(self) -> int: ...
+    @property
+    def weight_bytes(self) -> Mapping[str, int]: ...
+    @property
+    def activation_bytes(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class EstimatedFile:
+    """About what a file will be before it is exported: weights and activations alone."""
+
     name: str
     size_bytes: int
     weight_bytes: dict[str, int]
     activation_bytes: int
+
+    @classmethod
+    def unpruned(cls, name: str, costs: NetworkCosts, graph: ChannelGraph) -> EstimatedFile:
+        """Estimate a quantized file of the unpruned network."""
+        from compressor.cost import as_tensor
+
+        everything = as_tensor(graph.all_kept())
+        weights = int(costs.weight_bytes(everything))
+        return cls(name, weights, {"all": weights}, int(costs.activation_bytes(everything)))
 
 
 @dataclass(frozen=True)
@@ -77,7 +100,7 @@ def choose_target(
 
     Args:
         budgets: as `resolved_budgets` returned them.
-        unpruned: quantized files of the unpruned network; empty where none were exported.
+        unpruned: quantized files of the unpruned network, or estimates of them.
     """
     from compressor.cost import as_tensor
 
@@ -101,7 +124,7 @@ def choose_target(
 def _missed(
     budgets: Mapping[str, float], estimates: Mapping[CostName, float], unpruned: Sequence[SizedFile]
 ) -> tuple[dict[CostName, float], list[str]]:
-    """Return limits for the budgets that the unpruned files miss, in units of the cost functions."""
+    """Return limits for the budgets that the unpruned files miss, in units of the costs."""
     limits: dict[CostName, float] = {}
     reasons: list[str] = []
     for budget, cost in _COST_OF_BUDGET.items():

@@ -110,8 +110,15 @@ class StageImages:
         return full + (rest > 1)
 
     def train(self, epoch: int) -> Iterable[Batch]:
-        """Return one epoch's augmented batches, determined by seed and epoch."""
+        """Return one epoch's augmented batches, determined by seed and epoch.
+
+        What the network itself draws in that epoch (dropout, stochastic depth) starts from them too,
+        so that a resumed run equals the undisturbed one.
+        """
+        import torch
+
         task = self.task
+        torch.manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         return train_batches(
             task.data.train,
             task.preprocessing,
@@ -142,7 +149,8 @@ def load_task(options: JobOptions, say: Callable[[str], None]) -> Task:
     except (ValueError, RuntimeError) as error:
         raise InputError(str(error).splitlines()[0]) from error
     torch.manual_seed(options.seed)
-    preprocessing = _preprocessing(options)
+    architecture = _architecture(options)
+    preprocessing = _preprocessing(options, architecture)
     data = load_data(
         options.data,
         input_size=preprocessing.size,
@@ -158,7 +166,7 @@ def load_task(options: JobOptions, say: Callable[[str], None]) -> Task:
     model = _network(options, len(data.classes))
     flip = options.augment == "crop+flip" or (options.augment == "auto" and data.flip_allowed)
     return Task(
-        architecture=options.model,
+        architecture=architecture,
         model=model,
         trained=options.weights is not None,
         data=data,
@@ -174,8 +182,17 @@ def load_task(options: JobOptions, say: Callable[[str], None]) -> Task:
     )
 
 
-def _preprocessing(options: JobOptions) -> Preprocessing:
-    usual = default_input(options.model)
+def _architecture(options: JobOptions) -> str:
+    """What --model says; a folder of --weights says it itself."""
+    if options.weights is not None and options.weights.is_dir():
+        from compressor.saved import read_description
+
+        return read_description(options.weights).architecture
+    return options.model
+
+
+def _preprocessing(options: JobOptions, architecture: str) -> Preprocessing:
+    usual = default_input(architecture)
     return Preprocessing(
         size=options.input_size or usual.size,
         mean=options.mean or usual.mean,
@@ -186,8 +203,14 @@ def _preprocessing(options: JobOptions) -> Preprocessing:
 def _network(options: JobOptions, num_classes: int) -> nn.Module:
     """Build the network and load its weights; a folder holds a network that was slimmed before."""
     if options.weights is not None and options.weights.is_dir():
-        from compressor.saved import load_model
+        from compressor.saved import load_model, read_description
 
+        saved = read_description(options.weights).num_classes
+        if saved != num_classes:
+            raise InputError(
+                f"weights {options.weights}: the network has {saved} classes, the data has "
+                f"{num_classes}; give data with the same classes"
+            )
         return load_model(options.weights)
     model = build_model(options.model, num_classes)
     if options.weights is not None:

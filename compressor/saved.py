@@ -10,6 +10,7 @@ from the weights file.
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from compressor.errors import InputError
 from compressor.models import build_model
 from compressor.models.layers import ChannelPad
 from compressor.placeholders import Constant, Nothing, Window
+from compressor.user_code import first_line
 
 WEIGHTS_FILE = "model.safetensors"
 DESCRIPTION_FILE = "model.json"
@@ -60,6 +62,41 @@ def save_model(model: nn.Module, architecture: str, num_classes: int, folder: Pa
     (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class Description:
+    """What model.json says.
+
+    Attributes:
+        architecture: as `build_model` takes it.
+        num_classes: outputs of the network.
+        edits: module name -> what differs from the architecture.
+    """
+
+    architecture: str
+    num_classes: int
+    edits: dict[str, dict[str, Any]]
+
+
+def read_description(folder: Path) -> Description:
+    """Read model.json.
+
+    Raises:
+        InputError: it is missing or damaged, or another version's.
+    """
+    path = folder / DESCRIPTION_FILE
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        version = entries["schema_version"]
+        found = Description(entries["architecture"], entries["num_classes"], entries["edits"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder} holds no readable saved model: {first_line(error)}") from error
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: schema_version is {version}, this version reads {SCHEMA_VERSION}"
+        )
+    return found
+
+
 def load_model(folder: Path) -> nn.Module:
     """Rebuild a network that `save_model` wrote, in eval mode.
 
@@ -69,18 +106,13 @@ def load_model(folder: Path) -> nn.Module:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    description = read_description(folder)
     try:
-        description = json.loads((folder / DESCRIPTION_FILE).read_text(encoding="utf-8"))
         weights = load_file(folder / WEIGHTS_FILE)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"{folder} holds no readable saved model: {error}") from error
-    if description.get("schema_version") != SCHEMA_VERSION:
-        raise InputError(
-            f"{folder / DESCRIPTION_FILE}: schema_version is {description.get('schema_version')}, "
-            f"this version reads {SCHEMA_VERSION}"
-        )
-    model = build_model(description["architecture"], description["num_classes"])
-    for name, edit in description["edits"].items():
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{folder} holds no readable saved model: {first_line(error)}") from error
+    model = build_model(description.architecture, description.num_classes)
+    for name, edit in description.edits.items():
         _apply(model, name, edit)
     _set_tensors(model, weights, folder)
     return model.eval()

@@ -6,7 +6,7 @@ Needs numpy and a runtime (onnxruntime, ai-edge-litert or tflite-runtime), nothi
 from runtime_bench.errors import BenchError, ManifestError, RuntimeMissingError, SamplesError
 from runtime_bench.host import HostFacts, host_facts, host_matches, is_board
 from runtime_bench.manifest import Manifest, read_manifest
-from runtime_bench.measure import measure_folder, measure_folders
+from runtime_bench.measure import describe_folders, measure_folder, measure_folders
 from runtime_bench.measurement import Measurement
 from runtime_bench.samples import Samples, open_samples
 from runtime_bench.verdict import (
@@ -30,6 +30,7 @@ __all__ = [
     "RuntimeMissingError",
     "Samples",
     "SamplesError",
+    "describe_folders",
     "exit_code",
     "host_facts",
     "host_matches",

@@ -125,6 +125,21 @@ def measure_folders(
     return tuple(results[place] for place in sorted(results))
 
 
+def describe_folders(folders: Sequence[Path]) -> tuple[Measurement, ...]:
+    """Return what is known of every file without running it; nothing but sizes is filled in.
+
+    Raises:
+        ManifestError: a folder is incomplete or altered, or the folders are for several boards.
+    """
+    manifests = [_checked(folder) for folder in folders]
+    _one_board(manifests)
+    host = host_facts()
+    return tuple(
+        replace(_static(manifest, file, 1, host, "auto"), note="the bench did not run")
+        for _, manifest, file in _numbered(manifests)
+    )
+
+
 def _checked(folder: Path) -> Manifest:
     manifest = read_manifest(Path(folder))
     verify_files(manifest)
