@@ -220,7 +220,7 @@ def check_line(check: Mapping[str, Any]) -> str:
     value, limit, unit = check["value"], check["limit"], check["unit"]
     parts = [f"{check['file']} {check['budget']}".strip()]
     if value is None:
-        parts[0] += " not measured"
+        parts[0] += " cannot be met" if check["status"] == "fail" else " not measured"
     else:
         parts[0] += f" {value:.4g} {unit}"
     parts.append(f"limit {limit:.4g} {unit}")

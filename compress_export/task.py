@@ -112,8 +112,8 @@ class StageImages:
     def train(self, epoch: int) -> Iterable[Batch]:
         """Return one epoch's augmented batches, determined by seed and epoch.
 
-        What the network itself draws in that epoch (dropout, stochastic depth) starts from them too,
-        so that a resumed run equals the undisturbed one.
+        What the network itself draws in that epoch (dropout, stochastic depth) starts from them
+        too, so that a resumed run equals the undisturbed one.
         """
         import torch
 
