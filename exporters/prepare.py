@@ -23,12 +23,12 @@ def deployable(model: nn.Module) -> nn.Module:
     clone.requires_grad_(False)
     with torch.no_grad():
         _fold_batch_norms(clone)
-    return clone
+    return _with_broadcast_constants(clone)
 
 
-def _fold_batch_norms(model: nn.Module) -> None:
-    from torch import fx, nn
-    from torch.nn.utils.fusion import fuse_conv_bn_eval
+def _trace(model: nn.Module) -> fx.Graph | None:
+    """Trace with modules without children as single steps; None where torch.fx can't."""
+    from torch import fx
 
     class _Tracer(fx.Tracer):
         """A module without children is one step: its forward may read shapes, which fx can't."""
@@ -37,8 +37,35 @@ def _fold_batch_norms(model: nn.Module) -> None:
             return not any(m.children()) or super().is_leaf_module(m, module_qualified_name)
 
     try:
-        graph = _Tracer().trace(model)
+        return _Tracer().trace(model)
     except Exception:  # control flow on values, unusual calls: any of many exception types
+        return None
+
+
+def _with_broadcast_constants(model: nn.Module) -> nn.Module:
+    """Let the constants of empty branches broadcast instead of filling a plane.
+
+    A slimmed network gives them their full size where its code may add to them in place
+    (`out += x`). That costs memory, and the TFLite converter can't lay such a plane out. The
+    traced network adds out of place.
+    """
+    from torch import fx
+
+    constants = [m for m in model.modules() if getattr(m, "full_size", None) is True]
+    graph = _trace(model) if constants else None
+    if graph is None:
+        return model
+    for constant in constants:
+        constant.full_size = False  # type: ignore[assignment]
+    return fx.GraphModule(model, graph).eval()
+
+
+def _fold_batch_norms(model: nn.Module) -> None:
+    from torch import fx, nn
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+    graph = _trace(model)
+    if graph is None:
         return
     calls: dict[str, int] = {}
     for node in graph.nodes:
