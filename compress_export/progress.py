@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,6 +16,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 _BAR_VALUES = ("loss", "reward", "expected_load", "kept_share")
 _WRITE_EVERY_STEPS = 10
+_TIMINGS_FILE = "timings.json"
 
 
 class RunLog:
@@ -29,8 +32,9 @@ class RunLog:
     """
 
     def __init__(self, folder: Path | None, console: Console) -> None:
-        self.timings_seconds: dict[str, float] = {}
         self._folder = folder
+        self.timings_seconds = self._earlier_timings()
+        self._running: tuple[str, float] | None = None
         self._console = console
         self._progress = Progress(
             TextColumn("{task.description:<15}"),
@@ -45,7 +49,6 @@ class RunLog:
         self._writer: Any = None
 
     def __enter__(self) -> RunLog:
-        self._progress.start()
         return self
 
     def __exit__(
@@ -62,9 +65,29 @@ class RunLog:
         """Print one line."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def timed(self, name: str) -> _Stopwatch:
-        """Return a context manager that adds its wall time to `timings_seconds[name]`."""
-        return _Stopwatch(self.timings_seconds, name)
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Add the wall time of a block to `timings_seconds[name]`."""
+        self._running = (name, time.perf_counter())
+        try:
+            yield
+        finally:
+            self.timings_seconds = self._timings_so_far()
+            self._running = None
+
+    def _timings_so_far(self) -> dict[str, float]:
+        if self._running is None:
+            return dict(self.timings_seconds)
+        name, start = self._running
+        spent = self.timings_seconds.get(name, 0.0) + time.perf_counter() - start
+        return {**self.timings_seconds, name: round(spent, 3)}
+
+    def _earlier_timings(self) -> dict[str, float]:
+        """Return what an interrupted run had spent up to its last whole epoch."""
+        path = None if self._folder is None else self._folder / _TIMINGS_FILE
+        if path is None or not path.exists():
+            return {}
+        return dict(json.loads(path.read_text(encoding="utf-8")))
 
     def within(self, folder: str) -> _Within:
         """Return an observer whose stages stand in a folder: "search" becomes "FOLDER/search"."""
@@ -73,11 +96,15 @@ class RunLog:
     def step(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
         """Move the stage's bar."""
         if stage not in self._bars:
+            # Only while there is a bar: exporters capture the terminal, and a live display would
+            # write into what they capture.
+            self._progress.start()
             self._bars[stage] = self._progress.add_task(stage, total=total, values="")
         shown = " ".join(f"{name} {values[name]:.3f}" for name in _BAR_VALUES if name in values)
         self._progress.update(self._bars[stage], completed=done, values=shown)
         if done == total:
             self._progress.remove_task(self._bars.pop(stage))
+            self._progress.stop()
         if done % _WRITE_EVERY_STEPS == 0:
             for name, value in values.items():
                 self._curves(f"{stage}/step/{name}", value, done)
@@ -90,6 +117,8 @@ class RunLog:
             self._curves(f"{stage}/{name}", value, epoch)
         if self._folder is not None:
             _append_row(self._folder / f"{stage}.csv", epoch, values)
+            timings = json.dumps(self._timings_so_far())
+            (self._folder / _TIMINGS_FILE).write_text(timings, encoding="utf-8")
 
     def _curves(self, name: str, value: float, at: int) -> None:
         if self._folder is None:
@@ -112,18 +141,6 @@ class _Within:
 
     def epoch(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
         self._log.epoch(f"{self._folder}/{stage}", epoch, values)
-
-
-class _Stopwatch:
-    def __init__(self, timings_seconds: dict[str, float], name: str) -> None:
-        self._timings, self._name = timings_seconds, name
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        spent = time.perf_counter() - self._start
-        self._timings[self._name] = round(self._timings.get(self._name, 0.0) + spent, 3)
 
 
 def _append_row(path: Path, epoch: int, values: Mapping[str, float]) -> None:
