@@ -59,7 +59,7 @@ class ChannelMasks:
             return
         if mask.shape[-1] != self.class_count:
             raise ValueError(f"mask has {mask.shape[-1]} entries, the graph {self.class_count}")
-        mask = mask.reshape(-1, self.class_count)
+        mask = mask if mask.dim() == 2 else mask[None]
         self._mask = torch.cat((mask, mask.new_ones(len(mask), 1)), dim=1)
 
     def __enter__(self) -> ChannelMasks:

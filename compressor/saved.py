@@ -50,7 +50,8 @@ def save_model(model: nn.Module, architecture: str, num_classes: int, folder: Pa
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: value.contiguous() for name, value in model.state_dict().items()}
+    # Copies, since safetensors refuses tensors that share memory (a module under two names).
+    weights = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
     save_file(weights, folder / WEIGHTS_FILE)
     description = {
         "schema_version": SCHEMA_VERSION,
@@ -112,9 +113,13 @@ def load_model(folder: Path) -> nn.Module:
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder} holds no readable saved model: {first_line(error)}") from error
     model = build_model(description.architecture, description.num_classes)
-    for name, edit in description.edits.items():
-        _apply(model, name, edit)
+    try:
+        for name, edit in description.edits.items():
+            _apply(model, name, edit)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{folder / DESCRIPTION_FILE} is damaged: {first_line(error)}") from error
     _set_tensors(model, weights, folder)
+    _check_widths(model, folder)
     return model.eval()
 
 
@@ -149,7 +154,10 @@ def _describe(module: nn.Module) -> dict[str, Any]:
 def _apply(model: nn.Module, name: str, edit: dict[str, Any]) -> None:
     if "replaced_by" not in edit:
         module = model.get_submodule(name)
+        known = _integers(module)
         for attribute, value in edit.items():
+            if attribute not in known:
+                raise ValueError(f"'{name}' has no width called '{attribute}'")
             setattr(module, attribute, int(value))
         return
     window = (
@@ -175,7 +183,26 @@ def _set_tensors(model: nn.Module, weights: dict[str, torch.Tensor], folder: Pat
     for name, value in weights.items():
         parent, _, child = name.rpartition(".")
         module = model.get_submodule(parent)
-        if isinstance(getattr(module, child), nn.Parameter):
-            setattr(module, child, nn.Parameter(value))
-        else:
-            setattr(module, child, value)
+        old = getattr(module, child)
+        if isinstance(old, nn.Parameter):
+            value = nn.Parameter(value, requires_grad=old.requires_grad)
+        setattr(module, child, value)
+
+
+def _check_widths(model: nn.Module, folder: Path) -> None:
+    """Raise InputError where a layer's weight hasn't the shape that its integers say."""
+    for name, module in model.named_modules():
+        expected: tuple[int, ...] | None = None
+        if isinstance(module, nn.modules.conv._ConvTransposeNd):
+            expected = (module.in_channels, module.out_channels // module.groups)
+        elif isinstance(module, nn.modules.conv._ConvNd):
+            expected = (module.out_channels, module.in_channels // module.groups)
+        elif isinstance(module, nn.Linear):
+            expected = (module.out_features, module.in_features)
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm) and module.affine:
+            expected = (module.num_features,)
+        if expected is not None and module.weight.shape[: len(expected)] != expected:
+            raise InputError(
+                f"{folder}: description and weights don't belong together, '{name}' is described "
+                f"as {expected}, its weight is {tuple(module.weight.shape)}"
+            )

@@ -68,7 +68,8 @@ class LabelInterpreter(fx.Interpreter):
         sources = node.all_input_nodes
         makes_tensor = node.op != "output" and isinstance(result, Tensor)
         if makes_tensor and (len(sources) != 1 or self._moves_numbers(node)):
-            self.recorder.allocate(node, self.labels[node], result[:1].numel())
+            one_image = result[:1] if result.dim() else result
+            self.recorder.allocate(node, self.labels[node], one_image.numel())
             return
         if sources:
             self.recorder.owners[node] = sources[0]
