@@ -21,9 +21,10 @@ $(STAMP): setup.cfg pyproject.toml
 demo: $(STAMP)
 	$(BIN)/compress-export --board jetson.yaml --force
 
-# One thread per worker: two workers with a thread pool each would fight over two cores.
+# One thread per worker: two workers with a thread pool each would fight over two cores. A file's
+# tests stay together, since they share jobs that take long.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
