@@ -15,6 +15,7 @@ Differences from the paper (paper.py) and where they come from:
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -153,7 +154,8 @@ class BudgetAgents:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a saved state."""
         self._logits.data.copy_(state["logits"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        # A copy: the optimizer would go on writing into the given tensors.
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         self._mean_gradient.copy_(state["mean_gradient"])
 
 

@@ -7,6 +7,7 @@ what was chosen.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -70,7 +71,8 @@ class PaperAgents:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a saved state."""
         self._logits.data.copy_(state["logits"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        # A copy: the optimizer would go on writing into the given tensors.
+        self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
 
 
 def layer_rewards(

@@ -1,0 +1,264 @@
+"""The default agents: an unbiased estimator, a budget met by construction."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from channel_nets import randomize
+from decore_toys import TinyNet, ToyImages, all_actions, chances
+from torch import Tensor
+from torch.nn import functional as F
+
+from compressor.compute import Compute
+from compressor.cost import Limits, NetworkCosts
+from compressor.decore.agents import (
+    BudgetAgents,
+    Outcome,
+    cost_gradient,
+    policy_gradient,
+    standardized_log,
+)
+from compressor.decore.policy import sample_actions, shared_threshold
+from compressor.decore.taylor import taylor_scores
+from compressor.graph import channel_graph
+from compressor.masks import ChannelMasks
+from compressor.models import build_model
+
+P = torch.tensor([0.3, 0.7, 0.5], dtype=torch.float64)
+TAYLOR = torch.tensor([0.4, -0.2, 0.1], dtype=torch.float64)
+
+
+def outcome(actions: Tensor, losses: Tensor, reference: Tensor | None = None) -> Outcome:
+    zeros = torch.zeros_like(losses)
+    right = torch.ones(len(losses), dtype=torch.bool)
+    return Outcome(
+        actions, losses, zeros if reference is None else reference, right, torch.zeros_like(actions)
+    )
+
+
+def quadratic(actions: Tensor) -> Tensor:
+    weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    return (actions @ weights - 0.3).square() + 3 * actions[:, 0] * actions[:, 2]
+
+
+def exact_gradient(losses_of, p: Tensor) -> Tensor:
+    logits = torch.logit(p).requires_grad_()
+    actions = all_actions(len(p))
+    expected = (chances(actions, torch.sigmoid(logits)) * losses_of(actions)).sum()
+    (gradient,) = torch.autograd.grad(expected, logits)
+    return gradient
+
+
+@pytest.mark.parametrize("taylor", [torch.zeros(3, dtype=torch.float64), TAYLOR])
+def test_estimator_is_unbiased_over_all_pairs_of_actions(taylor: Tensor) -> None:
+    """The expectation over every batch of two images, enumerated: 8 x 8 batches."""
+    actions = all_actions(3)
+    weights = chances(actions, P)
+    mean = torch.zeros(3, dtype=torch.float64)
+    reference = torch.tensor([0.9, -0.4], dtype=torch.float64)  # differs from image to image
+    for i in range(8):
+        for j in range(8):
+            pair = actions[[i, j]]
+            batch = outcome(pair, quadratic(pair) + reference, reference)
+            mean += weights[i] * weights[j] * policy_gradient(batch, P, taylor)
+    torch.testing.assert_close(mean, exact_gradient(quadratic, P), rtol=1e-10, atol=1e-12)
+
+
+def test_linear_loss_has_no_variance_left_with_its_own_slope() -> None:
+    slope = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    actions = sample_actions(P, 6, torch.Generator().manual_seed(0))
+    found = policy_gradient(outcome(actions, actions @ slope), P, slope)
+    torch.testing.assert_close(found, slope * P * (1 - P))
+
+
+def test_taylor_control_variate_lowers_the_variance() -> None:
+    slope = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+
+    def spread(taylor: Tensor) -> float:
+        generator = torch.Generator().manual_seed(3)
+        draws = []
+        for _ in range(300):
+            actions = sample_actions(P, 4, generator)
+            draws.append(policy_gradient(outcome(actions, actions @ slope), P, taylor))
+        return float(torch.stack(draws).var(dim=0).sum())
+
+    # a running mean that is only roughly right already helps
+    assert spread(slope * 0.7) < 0.3 * spread(torch.zeros(3, dtype=torch.float64))
+
+
+def test_estimator_on_a_net() -> None:
+    """Monte Carlo with real mask gradients as control, against enumeration of all 16 actions."""
+    torch.manual_seed(0)
+    model = randomize(TinyNet()).double().eval()
+    x, labels = ToyImages().x[:1].double(), ToyImages().labels[:1]
+    graph = channel_graph(model, x)
+    p = torch.tensor([0.3, 0.6, 0.8, 0.5], dtype=torch.float64)
+
+    def losses_of(actions: Tensor) -> Tensor:
+        with ChannelMasks(model, graph) as masks:
+            masks.set(actions)
+            logits = model(x.expand(len(actions), -1, -1, -1))
+        return F.cross_entropy(logits, labels.expand(len(actions)), reduction="none")
+
+    at = p[None].clone().requires_grad_()
+    (taylor,) = torch.autograd.grad(losses_of(at).sum(), at)
+    with torch.no_grad():
+        table = losses_of(all_actions(4))
+        generator, draws = torch.Generator().manual_seed(5), []
+        for _ in range(3000):
+            actions = sample_actions(p, 4, generator)
+            losses = table[(actions @ torch.tensor([8.0, 4, 2, 1]).double()).long()]
+            draws.append(policy_gradient(outcome(actions, losses), p, taylor[0]))
+    samples = torch.stack(draws)
+    exact = exact_gradient(lambda actions: table, p)
+    error = samples.std(dim=0) / math.sqrt(len(samples))
+    assert bool(((samples.mean(dim=0) - exact).abs() < 4 * error).all())
+    assert bool((exact.abs() > 4 * error).any())
+
+
+@pytest.fixture(scope="module")
+def limits() -> Limits:
+    graph = channel_graph(build_model("resnet20", 10), torch.randn(1, 3, 32, 32))
+    costs = NetworkCosts(graph)
+    whole = torch.ones(graph.class_count, dtype=torch.float64)
+    return Limits(costs, {"macs": 0.4 * float(costs.macs(whole))})
+
+
+def prior(limits: Limits) -> Tensor:
+    return torch.rand(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.01
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.1, 0.01])
+@pytest.mark.parametrize("load", [2.0, 1.0, 0.3])
+def test_shared_threshold_meets_the_load(limits: Limits, temperature: float, load: float) -> None:
+    logits = torch.randn(400, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    threshold = shared_threshold(logits, temperature, limits, load)
+    p = torch.sigmoid((logits - threshold) / temperature)
+    assert float(limits.load(p)) == pytest.approx(load, rel=1e-6)
+
+
+def test_threshold_keeps_everything_where_that_is_cheap_enough(limits: Limits) -> None:
+    logits = torch.randn(400, dtype=torch.float64)
+    threshold = shared_threshold(logits, 0.1, limits, 10.0)
+    assert float(torch.sigmoid((logits - threshold) / 0.1).min()) > 0.999
+
+
+def test_schedule_falls_from_the_whole_cost_to_the_limit(limits: Limits) -> None:
+    agents = BudgetAgents(prior(limits), limits)
+    loads = [agents.scheduled_load(step / 50) for step in range(51)]
+    assert loads[0] == pytest.approx(2.5)
+    assert loads == sorted(loads, reverse=True)
+    assert loads[30:] == [1.0] * 21  # from 0.6 of the search on
+    assert agents.scheduled_load(0.3) == pytest.approx(1 + 1.5 * 0.5**3)
+    for progress in (0.0, 0.25, 0.6, 1.0):
+        p = agents.probabilities(progress)
+        expected = agents.scheduled_load(progress)
+        assert float(limits.load(p)) == pytest.approx(expected, rel=1e-2)
+    assert (agents.temperature(0.0), agents.temperature(1.0)) == pytest.approx((0.3, 0.03))
+
+
+def test_policy_ends_sharp(limits: Limits) -> None:
+    agents = BudgetAgents(prior(limits), limits)
+
+    def doubt(progress: float) -> float:
+        p = agents.probabilities(progress)
+        return float((p * (1 - p)).mean())
+
+    assert doubt(1.0) < 0.5 * doubt(0.6)
+
+
+def test_one_step_moves_along_equal_cost(limits: Limits) -> None:
+    """The logits' step doesn't change the expected cost to first order before Adam scales it."""
+    agents = BudgetAgents(prior(limits), limits)
+    p = agents.probabilities(0.5)
+    actions = sample_actions(p, 32, torch.Generator().manual_seed(2))
+    importance = torch.rand(400, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    before = agents.ranking()
+    batch = outcome(actions, -(actions @ importance))
+    reward = agents.learn(batch, p, 0.5)
+    assert reward == pytest.approx(float((actions @ importance).mean()))
+    gradient = agents._logits.grad
+    assert gradient is not None
+    slope = p * (1 - p) / agents.temperature(0.5)
+    price = cost_gradient(limits, p) * slope
+    cosine = float(gradient @ price / gradient.norm() / price.norm())
+    assert abs(cosine) < 1e-9
+    assert bool((agents.ranking() != before).any())
+
+
+def test_learning_finds_the_useful_channels() -> None:
+    """Three of six channels matter; the prior says nothing; half the cost may stay."""
+    graph = channel_graph(TinyNet(width=6), torch.randn(1, 3, 6, 6))
+    costs = NetworkCosts(graph)
+    limits = Limits(costs, {"macs": 0.5 * float(costs.macs(torch.ones(6).double()))})
+    agents = BudgetAgents(torch.ones(6), limits)
+    useful = torch.tensor([1.0, 0, 1, 0, 0, 1], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(150):
+        p = agents.probabilities(0.6)
+        actions = sample_actions(p, 16, generator)
+        agents.learn(outcome(actions, 1 - actions @ useful / 3), p, step / 150)
+    p = agents.probabilities(1.0)
+    assert (p > 0.5).double().tolist() == useful.tolist()
+
+
+def test_state_round_trip(limits: Limits) -> None:
+    first, second = BudgetAgents(prior(limits), limits), BudgetAgents(prior(limits) + 1, limits)
+
+    def teach(agents: BudgetAgents, seed: int) -> None:
+        p = agents.probabilities(0.5)
+        actions = sample_actions(p, 8, torch.Generator().manual_seed(seed))
+        losses = actions.mean(dim=1)
+        zeros = torch.zeros(8)
+        right = torch.ones(8, dtype=torch.bool)
+        agents.learn(Outcome(actions, losses, zeros, right, actions * 0.1), p, 0.5)
+
+    teach(first, 0)
+    second.load_state_dict(first.state_dict())
+    teach(first, 1)
+    teach(second, 1)
+    assert torch.equal(first.ranking(), second.ranking())
+    assert torch.equal(first.probabilities(1.0), second.probabilities(1.0))
+
+
+def test_without_limits_nothing_is_dropped(limits: Limits) -> None:
+    free = Limits(limits.costs, {})
+    agents = BudgetAgents(prior(limits), free)
+    assert float(agents.probabilities(1.0).min()) > 0.999
+    assert torch.equal(cost_gradient(free, torch.rand(400)), torch.ones(400).double())
+
+
+def test_standardized_log() -> None:
+    logs = standardized_log(torch.tensor([1.0, 10.0, 100.0, 0.0], dtype=torch.float64))
+    assert float(logs.mean()) == pytest.approx(0, abs=1e-12)
+    assert float(logs.std()) == pytest.approx(1)
+    # zero counts as a tenth of the smallest: equal steps in the logarithm
+    steps = logs.sort().values.diff()
+    assert steps.tolist() == pytest.approx([float(steps[0])] * 3)
+
+
+def test_taylor_scores_are_mean_squared_first_order_changes() -> None:
+    """Against the gradient of each image alone, and against dropping a channel for real."""
+    torch.manual_seed(1)
+    model, images = randomize(TinyNet()), ToyImages()
+    model.train()
+    graph = channel_graph(model, images.x[:1])
+    statistics = model.bn1.running_mean.clone()
+    scores = taylor_scores(model, graph, images, Compute(torch.device("cpu"), False), batches=2)
+    assert model.training
+    assert torch.equal(model.bn1.running_mean, statistics)
+
+    model.eval()
+    batches = list(images.train(0))[:2]
+    expected = torch.zeros(4, dtype=torch.float64)
+    for x, labels in batches:
+        for image, label in zip(x, labels, strict=True):
+            mask = torch.ones(4, requires_grad=True)
+            with ChannelMasks(model, graph) as masks:
+                masks.set(mask)
+                loss = F.cross_entropy(model(image[None]), label[None])
+            (gradient,) = torch.autograd.grad(loss, mask)
+            expected += gradient.double().square() / sum(len(x) for x, _ in batches)
+    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-9)
