@@ -30,8 +30,8 @@ Job = Callable[..., Ended]
 def jetson(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Ended:
     """All stages for the Jetson. Tests only read it."""
     out = tmp_path_factory.mktemp("jetson") / "out"
-    wanted = "--board jetson.yaml --target-macs 0.5 --max-drop 60".split()
-    return run_here(out, *NETWORK, *QUICK, "--weights", trained, *wanted)
+    wanted = "--board jetson.yaml --target-macs 0.5 --max-drop 60"
+    return run_here(out, *NETWORK, *QUICK, "--weights", trained, *wanted.split())
 
 
 # -- what one job leaves ---------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -14,11 +15,11 @@ from typing import Any
 from compress_export.cli import main
 
 HERE = Path(__file__).parent
-NETWORK = "--model tiny_networks:two_blocks --data digits --input-size 8 --threads 1".split()
-QUICK = (
-    "--baseline-epochs 0 --search-epochs 1 --finetune-epochs 1 --batch-size 64 "
+NETWORK = shlex.split(
+    "--model tiny_networks:two_blocks --data digits --input-size 8 --batch-size 64 --threads 1 "
     "--calibration-samples 64 --latency-runs 5"
-).split()
+)
+QUICK = shlex.split("--baseline-epochs 0 --search-epochs 1 --finetune-epochs 1")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,192 @@
+"""Twelve mistakes a user makes: code 2, one line that helps, and nothing left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from tiny_jobs import NETWORK, run_here
+
+from compressor.models import build_model
+
+ROOT = Path(__file__).parents[2]
+TINY = ["--model", "tiny_networks:two_blocks", "--input-size", "8"]
+
+
+def board_file(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def picture_folder(root: Path, per_class: int, broken: int = 0) -> Path:
+    """Two classes of noise; the first `broken` files of the first class are cut off."""
+    noise = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (root / name).mkdir(parents=True)
+        for number in range(per_class):
+            pixels = noise.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{number:03}.png")
+    for path in sorted((root / "cat").iterdir())[:broken]:
+        path.write_bytes(path.read_bytes()[:40])
+    return root
+
+
+def missing_board(folder: Path) -> list[str | Path]:
+    return ["--board", "jetsen"]
+
+
+def unknown_key(folder: Path) -> list[str | Path]:
+    board = yaml.safe_load((ROOT / "boards" / "jetson.yaml").read_text())
+    board["budgets"]["file_size_mb"] = 3
+    return ["--board", board_file(folder / "mine.yaml", yaml.safe_dump(board))]
+
+
+def corrupt_yaml(folder: Path) -> list[str | Path]:
+    text = (ROOT / "boards" / "jetson.yaml").read_text().replace("cpu:", "cpu: [", 1)
+    return ["--board", board_file(folder / "mine.yaml", text)]
+
+
+def missing_weights(folder: Path) -> list[str | Path]:
+    return ["--board", "jetson", "--weights", folder / "resnet20.th"]
+
+
+def weights_of_another_model(folder: Path) -> list[str | Path]:
+    torch.save(build_model("resnet32", 10).state_dict(), folder / "weights.th")
+    return ["--board", "jetson", "--model", "resnet20", "--weights", folder / "weights.th"]
+
+
+def truncated_weights(folder: Path) -> list[str | Path]:
+    path = folder / "weights.th"
+    torch.save({"state_dict": build_model("resnet20", 10).state_dict()}, path)
+    path.write_bytes(path.read_bytes()[:100_000])
+    return ["--board", "jetson", "--model", "resnet20", "--weights", path]
+
+
+def wrong_class_count(folder: Path) -> list[str | Path]:
+    torch.save(build_model("resnet20", 100).state_dict(), folder / "weights.th")
+    return ["--board", "jetson", "--model", "resnet20", "--weights", folder / "weights.th"]
+
+
+def empty_folder(folder: Path) -> list[str | Path]:
+    (folder / "images").mkdir()
+    return ["--board", "jetson", "--data", folder / "images"]
+
+
+def broken_images(folder: Path) -> list[str | Path]:
+    return ["--board", "jetson", *TINY, "--data", picture_folder(folder / "images", 40, 2)]
+
+
+def unwritable_out(folder: Path) -> list[str | Path]:
+    (folder / "file").write_text("in the way")
+    return ["--board", "jetson", "--out", folder / "file" / "out"]
+
+
+def existing_out(folder: Path) -> list[str | Path]:
+    (folder / "taken").mkdir()
+    (folder / "taken" / "report.json").write_text("{}")
+    return ["--board", "jetson", "--out", folder / "taken"]
+
+
+def target_above_1(folder: Path) -> list[str | Path]:
+    return ["--board", "jetson", "--target-macs", "1.5"]
+
+
+# mistake -> what its message has to hold: the value, what is allowed, the likely cause
+MISTAKES: dict[Callable[[Path], list[str | Path]], tuple[str, ...]] = {
+    missing_board: ("'jetsen'", "jetson", "did you mean"),
+    unknown_key: ("mine.yaml", "file_size_mb", "file_size_mib"),
+    corrupt_yaml: ("mine.yaml", "line"),
+    missing_weights: ("resnet20.th", "no such file"),
+    weights_of_another_model: ("weights.th", "another model", "'resnet32'"),
+    truncated_weights: ("weights.th", "truncated or damaged", "fetch it again"),
+    wrong_class_count: ("weights.th", "100 classes", "the data has 10"),
+    empty_folder: ("images", "no class folders", "one sub-folder per class"),
+    broken_images: ("2 of 80 images (2.5%)", "at most 1%", "000.png"),
+    unwritable_out: ("cannot write to", "file", "choose another folder"),
+    existing_out: ("taken", "exists", "--force"),
+    target_above_1: ("--target-macs 1.5", "at most 1"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mistake: Callable[[Path], list[str | Path]]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = mistake(tmp_path)
+    before = snapshot(tmp_path)
+    out = tmp_path / "out"
+    if "--out" in arguments:
+        out = Path(arguments.pop())
+        arguments.pop()
+    ended = run_here(out, *arguments)
+    assert ended.code == 2, ended.complained
+    assert ended.complained.count("\n") == 1
+    assert ended.complained.startswith("compress-export: ")
+    assert "Traceback" not in ended.complained + ended.said
+    for part in MISTAKES[mistake]:
+        assert part in ended.complained
+    assert snapshot(tmp_path) == before
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder with its content, and every folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else b""
+        for path in folder.rglob("*")
+    }
+
+
+def test_few_broken_images_are_left_out_and_counted(tmp_path: Path) -> None:
+    images = picture_folder(tmp_path / "images", 60, broken=1)
+    quick = "--board jetson --stages prune --target-macs 0.5 --baseline-epochs 1 --search-epochs 1"
+    arguments = [*TINY, *quick.split(), "--finetune-epochs", "1", "--data", images]
+    ended = run_here(tmp_path / "out", *arguments)
+    assert ended.code == 0, ended.complained
+    (warning,) = [text for text in ended.report["warnings"] if "broken" in text]
+    assert warning.startswith("1 broken images were left out: ")
+    assert "000.png" in warning
+
+    strict = run_here(tmp_path / "strict", *arguments, "--strict")
+    assert strict.code == 2
+    assert "none is allowed with --strict" in strict.complained
+    assert not (tmp_path / "strict.run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("--stages prune,bench", "add quantize"),
+        ("--stages bench", "no bundle/ and report.json"),
+        ("--resume", "nothing to resume"),
+        ("--board esp32s3 --formats onnx", "runs tflite only"),
+        ("--mean 0.5,0.5,0.5", "--std"),
+        ("--target-size 3", "KiB"),
+        ("--penalty 3", "--method paper"),
+        ("--data cifar11", "did you mean"),
+        ("--model resnet21", "resnet20"),
+    ],
+)
+def test_other_mistakes(tmp_path: Path, words: str, says: str) -> None:
+    board = [] if "--board" in words else ["--board", "jetson"]
+    start = [] if "--model" in words or "--data" in words else NETWORK
+    ended = run_here(tmp_path / "out", *start, *board, *words.split())
+    assert ended.code == 2, ended.complained
+    assert ended.complained.count("\n") == 1
+    assert says in ended.complained
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_saved_network_with_other_classes(tmp_path: Path) -> None:
+    from compressor.saved import save_model
+
+    save_model(build_model("resnet20", 7), "resnet20", 7, tmp_path / "network")
+    ended = run_here(tmp_path / "out", "--board", "jetson", "--weights", tmp_path / "network")
+    assert ended.code == 2
+    assert "the network has 7 classes, the data has 10" in ended.complained
+    assert not (tmp_path / "out.run").exists()
