@@ -71,7 +71,8 @@ def compress(
         str | None,
         _option(
             _INPUT,
-            "Trained weights: .pt, .pth, .th or .safetensors. Without them a baseline is trained.",
+            "Trained weights: .pt, .pth, .th, .safetensors, or a saved network such as "
+            "DIR/torch/slim. Without them a baseline is trained.",
             metavar="FILE",
         ),
     ] = None,
