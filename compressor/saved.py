@@ -184,6 +184,8 @@ def _set_tensors(model: nn.Module, weights: dict[str, torch.Tensor], folder: Pat
         parent, _, child = name.rpartition(".")
         module = model.get_submodule(parent)
         old = getattr(module, child)
+        # A copy, since tensors inside the file are not aligned, which changes the last bits.
+        value = value.clone()
         if isinstance(old, nn.Parameter):
             value = nn.Parameter(value, requires_grad=old.requires_grad)
         setattr(module, child, value)
