@@ -99,7 +99,7 @@ def test_gradients_and_monotony(cost: CostName) -> None:
     for index in (0, 57, graph.class_count - 1):
         step = torch.zeros_like(p)
         step[index] = 1e-5
-        rise = costs.value(cost, p + step) - costs.value(cost, p - step)
+        rise = (costs.value(cost, p + step) - costs.value(cost, p - step)).detach()
         assert float(rise) / 2e-5 == pytest.approx(float(gradient[index]), rel=1e-4, abs=1e-6)
     order = torch.randperm(graph.class_count)
     keep = torch.ones(graph.class_count, dtype=torch.float64)
