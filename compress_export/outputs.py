@@ -60,9 +60,8 @@ class OutputFolder:
         self._lock_fd: int | None = _lock(self.run)
         _restore_interrupted_publish(self.run, self.final)
         try:
-            _check_replaceable(
-                self.final, force=self._force
-            )  # again: a restored one may be there now
+            # again: a restored one may be there now
+            _check_replaceable(self.final, force=self._force)
         except UsageError:
             self.close()
             raise

@@ -166,9 +166,8 @@ class _Stage:
         costs = NetworkCosts(graph, self.bytes_per_value, self.bytes_per_value)
         _refuse_impossible(limits)
         bound = Limits(costs, limits)
-        project(
-            np.zeros(graph.class_count), graph, bound, self.channel_step
-        )  # can it be met at all?
+        # Can the target be met at all? Known before hours of search.
+        project(np.zeros(graph.class_count), graph, bound, self.channel_step)
         student = copy.deepcopy(start)
         with log.timed("search"):
             found = self._search(student, graph, bound, work)

@@ -98,15 +98,11 @@ def decode_all(
 
 def worker_count() -> int:
     """Threads that decode at once: Pillow leaves Python's lock while it decodes."""
-    return max(
-        1,
-        min(
-            8,
-            len(os.sched_getaffinity(0))
-            if hasattr(os, "sched_getaffinity")
-            else os.cpu_count() or 1,
-        ),
-    )
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return min(8, cores)
 
 
 def _name(items: Sequence[Any], index: int) -> str:

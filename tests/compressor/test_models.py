@@ -16,17 +16,20 @@ def parameters(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-@pytest.mark.parametrize(("name", "expected"), [
-    # He et al. 2015, table 6 (in millions: 0.27, 0.46, 0.66, 0.85, 1.7); VGG and ResNet-18 by hand.
-    ("resnet20", 269_722),
-    ("resnet32", 464_154),
-    ("resnet44", 658_586),
-    ("resnet56", 853_018),
-    ("resnet110", 1_727_962),
-    ("resnet18", 11_173_962),
-    ("vgg16", 33_646_666),
-    ("vgg16-decore", 14_986_698),
-])
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        # He et al. 2015, table 6 (in millions: 0.27, 0.46, 0.66, 0.85, 1.7); the others by hand.
+        ("resnet20", 269_722),
+        ("resnet32", 464_154),
+        ("resnet44", 658_586),
+        ("resnet56", 853_018),
+        ("resnet110", 1_727_962),
+        ("resnet18", 11_173_962),
+        ("vgg16", 33_646_666),
+        ("vgg16-decore", 14_986_698),
+    ],
+)
 def test_sizes_of_the_built_in_networks(name: str, expected: int) -> None:
     with torch.device("meta"):
         model = build_model(name, 10)
@@ -69,8 +72,14 @@ def test_macs_of_vgg_are_the_paper_s() -> None:
 
 def test_names_are_those_of_published_checkpoints() -> None:
     keys = set(build_model("resnet20", 10).state_dict())
-    assert {"conv1.weight", "bn1.running_mean", "layer1.0.conv1.weight", "layer3.2.bn2.bias",
-            "linear.weight", "linear.bias"} <= keys
+    assert {
+        "conv1.weight",
+        "bn1.running_mean",
+        "layer1.0.conv1.weight",
+        "layer3.2.bn2.bias",
+        "linear.weight",
+        "linear.bias",
+    } <= keys
     assert not any("shortcut" in key for key in keys)
 
 
@@ -110,11 +119,14 @@ def test_default_inputs() -> None:
     assert default_input("mine:net") == (224, IMAGENET_MEAN, (0.229, 0.224, 0.225))
 
 
-@pytest.mark.parametrize(("name", "close"), [
-    ("resnet21", "resnet20"),
-    ("mobilnet_v2", "mobilenet_v2"),
-    ("torchvision:resnt50", "resnet50"),
-])
+@pytest.mark.parametrize(
+    ("name", "close"),
+    [
+        ("resnet21", "resnet20"),
+        ("mobilnet_v2", "mobilenet_v2"),
+        ("torchvision:resnt50", "resnet50"),
+    ],
+)
 def test_unknown_name_names_close_ones(name: str, close: str) -> None:
     with pytest.raises(InputError, match=close) as caught:
         build_model(name, 10)
@@ -154,16 +166,19 @@ def test_factory_in_the_current_directory(in_folder: Path) -> None:
     assert model(torch.zeros(2, 3, 1, 1)).shape == (2, 6)
 
 
-@pytest.mark.parametrize(("spec", "said"), [
-    ("user_nowhere:build", "no module 'user_nowhere'"),
-    ("user_broken:build", "no module 'no_such_library'"),
-    ("user_syntax:build", "SyntaxError"),
-    ("user_networks:biuld", "it has build, nothing, tensor"),
-    ("user_networks:width", "no function 'width'"),
-    ("user_networks:tensor", "returned int"),
-    ("user_networks:nothing", "TypeError"),
-    ("user networks:build", "package.module:function"),
-])
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("user_nowhere:build", "no module 'user_nowhere'"),
+        ("user_broken:build", "no module 'no_such_library'"),
+        ("user_syntax:build", "SyntaxError"),
+        ("user_networks:biuld", "it has build, nothing, tensor"),
+        ("user_networks:width", "no function 'width'"),
+        ("user_networks:tensor", "returned int"),
+        ("user_networks:nothing", "TypeError"),
+        ("user networks:build", "package.module:function"),
+    ],
+)
 def test_mistakes_with_factories(in_folder: Path, spec: str, said: str) -> None:
     with pytest.raises(InputError, match=said) as caught:
         build_model(spec, 6)

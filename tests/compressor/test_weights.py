@@ -36,8 +36,10 @@ def assert_same(model: nn.Module, expected: nn.Module, tolerance: float = 0.0) -
         torch.testing.assert_close(tensor, wanted[key], rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("nesting", [(), ("state_dict",), ("model",), ("model_state",), ("net",),
-                                     ("model", "state_dict")])
+@pytest.mark.parametrize(
+    "nesting",
+    [(), ("state_dict",), ("model",), ("model_state",), ("net",), ("model", "state_dict")],
+)
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
 def test_nested_and_prefixed_states_load(
     tmp_path: Path, trained: nn.Module, nesting: tuple[str, ...], prefix: str
@@ -63,8 +65,9 @@ def test_both_file_forms_of_torch_load(tmp_path: Path, trained: nn.Module, zippe
 
 def test_half_precision_safetensors_are_widened(tmp_path: Path, trained: nn.Module) -> None:
     path = tmp_path / "weights.safetensors"
-    save_file({k: v.half() if v.is_floating_point() else v
-               for k, v in trained.state_dict().items()}, path)
+    save_file(
+        {k: v.half() if v.is_floating_point() else v for k, v in trained.state_dict().items()}, path
+    )
     model = fresh()
     load_weights(model, path)
     assert_same(model, trained, tolerance=2**-11)  # fp16 spacing below 1
@@ -134,12 +137,15 @@ def test_truncated_safetensors(tmp_path: Path, trained: nn.Module) -> None:
     assert "truncated or damaged" in message_of(fresh(), path)
 
 
-@pytest.mark.parametrize(("content", "said"), [
-    (b"", "empty"),
-    (b"\x93garbage" * 50, "truncated or damaged"),
-    (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS"),
-    (b"<!DOCTYPE html><html>404</html>", "web page"),
-])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "empty"),
+        (b"\x93garbage" * 50, "truncated or damaged"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS"),
+        (b"<!DOCTYPE html><html>404</html>", "web page"),
+    ],
+)
 def test_files_that_are_no_weights(tmp_path: Path, content: bytes, said: str) -> None:
     path = tmp_path / "weights.pth"
     path.write_bytes(content)
@@ -149,8 +155,9 @@ def test_files_that_are_no_weights(tmp_path: Path, content: bytes, said: str) ->
 def test_pickles_that_need_code_are_refused(tmp_path: Path, trained: nn.Module) -> None:
     torch.save(trained, tmp_path / "module.pt")
     assert "CifarResNet" in message_of(fresh(), tmp_path / "module.pt")
-    torch.save({"state_dict": trained.state_dict(), "args": argparse.Namespace(lr=1)},
-               tmp_path / "args.pt")
+    torch.save(
+        {"state_dict": trained.state_dict(), "args": argparse.Namespace(lr=1)}, tmp_path / "args.pt"
+    )
     assert "argparse.Namespace" in message_of(fresh(), tmp_path / "args.pt")
 
 
