@@ -14,7 +14,7 @@ from compress_export.task import Task
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress_export.pipeline import Job
+    from compress_export.job import Job
     from runtime_bench import Measurement
 
 LATENCY_RUNS = 100

@@ -5,21 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from boards import Board, Budgets, load_board
-from compress_export.errors import UsageError
 from compress_export.exit_codes import verdict_code
-from compress_export.exporting import Exports, chosen_formats
+from compress_export.job import Job, checked_board, checked_task, open_job
 from compress_export.options import JobOptions
-from compress_export.outputs import OutputFolder, default_out
-from compress_export.progress import RunLog
 from compress_export.report import NetworkFigures, build_report, write_report
-from compress_export.schedule import Epochs, baseline_recipe, choose_epochs
+from compress_export.schedule import baseline_recipe, choose_epochs
 from compress_export.table import print_report
 from compress_export.targets import (
     DEFAULT_MAX_DROP,
@@ -27,63 +21,14 @@ from compress_export.targets import (
     SizedFile,
     Target,
     choose_target,
-    resolved_budgets,
 )
-from compress_export.task import Task, load_task
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress_export.pruning import Pruned
-    from exporters import Exported
     from runtime_bench import Check
 
 BYTES_PER_VALUE = {"int8": 1, "float16": 2, "float32": 4}
-
-
-@dataclass
-class Job:
-    """One run and what it has found so far.
-
-    Attributes:
-        folder: claim on DIR and DIR.run.
-        board: the descriptor, the user's limits in place of its own.
-        exports: makes the model files.
-        epochs: of every stage.
-        baseline: the network that pruning starts from, and its validation top-1.
-        pruned: the slim network, None where nothing was pruned.
-        reference, bundle: files for comparison, files for the board.
-    """
-
-    options: JobOptions
-    board: Board
-    task: Task
-    folder: OutputFolder
-    log: RunLog
-    exports: Exports
-    epochs: Epochs
-    baseline_top1: float = 0.0
-    target: Target | None = None
-    pruned: Pruned | None = None
-    reference: list[Exported] = field(default_factory=list)
-    bundle: list[Exported] = field(default_factory=list)
-    checks: list[Check] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    @property
-    def baseline(self) -> nn.Module:
-        """The network that pruning starts from."""
-        return self.task.model
-
-    @property
-    def deployed(self) -> nn.Module:
-        """The network whose files go to the board."""
-        return self.baseline if self.pruned is None else self.pruned.model
-
-    @property
-    def stage(self) -> str:
-        """Name of the deployed network in files and report."""
-        return "baseline" if self.pruned is None else "slim"
 
 
 def run_job(options: JobOptions, console: Console) -> int:
@@ -94,7 +39,7 @@ def run_job(options: JobOptions, console: Console) -> int:
         ExportError, BenchError, SlimError: a tool failed.
     """
     with ExitStack() as stack:
-        job = _open(options, console, stack)
+        job = open_job(options, console, stack)
         if options.stages != ("bench",):
             _make_files(job)
         report = _measure(job)
@@ -116,62 +61,6 @@ def _make_files(job: Job) -> None:
     _save_networks(job)
     if "quantize" in job.options.stages:
         _export_bundle(job)
-
-
-def _open(options: JobOptions, console: Console, stack: ExitStack) -> Job:
-    """Check everything that the user gave, then claim the output folder."""
-    import torch
-
-    from compress_export.rebench import reopen
-
-    board = _with_limits(load_board(options.board), options)
-    formats = chosen_formats(options, board)
-    _check_stages(options)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    out = options.out or default_out(board.id)
-    if options.stages == ("bench",):
-        return reopen(options, board, out, console, stack)
-    folder = stack.enter_context(OutputFolder(out, force=options.force, resume=options.resume))
-    folder.claim_job(options.identity())
-    log = RunLog(folder.run, console)
-    with log.timed("load"):
-        task = load_task(options, log.say)
-        _check_traceable(task)
-    stack.enter_context(log)
-    epochs = choose_epochs(options, task.images("search").steps_per_epoch, task.trained)
-    exports = Exports(task, board, formats, board.target_precision, log.say)
-    job = Job(options, board, task, folder, log, exports, epochs)
-    if task.data.skipped:
-        names = ", ".join(task.data.skipped[:3])
-        job.warnings.append(f"{len(task.data.skipped)} broken images were left out: {names}")
-    return job
-
-
-def _with_limits(board: Board, options: JobOptions) -> Board:
-    budgets = Budgets(**resolved_budgets(options, board.budgets.limits()))
-    return board.model_copy(update={"budgets": budgets})
-
-
-def _check_stages(options: JobOptions) -> None:
-    if options.stages == ("prune", "bench"):
-        raise UsageError(
-            "--stages prune,bench: bench measures the files that quantize makes; add quantize"
-        )
-
-
-def _check_traceable(task: Task) -> None:
-    """A network that can't be traced is the user's to change, and known before any training."""
-    from compressor.errors import InputError
-    from compressor.graph import channel_graph
-    from compressor.graph.build import TraceError
-
-    try:
-        graph = channel_graph(task.model, task.example())
-    except TraceError as error:
-        raise InputError(f"--model {task.architecture}: {error}") from error
-    if graph.class_count == 0:
-        raise InputError(f"--model {task.architecture}: none of its channels can be pruned")
 
 
 def _train_baseline(job: Job) -> None:
@@ -266,27 +155,19 @@ def _save_networks(job: Job) -> None:
 
 
 def _export_bundle(job: Job) -> None:
-    """Export the network that goes to the board; its float files stay beside as reference."""
+    """Complete the folder that goes to the board; float and unpruned files stay beside it."""
     reference, bundle = job.folder.staged / "reference", job.folder.staged / "bundle"
-    precision = job.exports.precision
+    precision, stage = job.exports.precision, "baseline"
     with job.log.timed("export"):
-        if job.pruned is None:
-            files = [file for file in job.reference if file.precision == precision]
-            source = reference
-        else:
-            made = job.exports.write(
-                job.pruned.model, "slim", bundle, _unique(["float32", precision])
-            )
-            files = [file for file in made if file.precision == precision]
-            others = [file for file in made if file.precision != precision]
-            _move(others, bundle, reference)
-            job.reference += others
-            source = bundle
-        bundle.mkdir(exist_ok=True)
-        if source is reference:
-            _move(files, reference, bundle)
-            job.reference = [file for file in job.reference if file not in files]
-        job.bundle = files
+        if job.pruned is not None:
+            stage = "slim"
+            precisions = _unique(["float32", precision])
+            job.reference += job.exports.write(job.pruned.model, stage, reference, precisions)
+        files = [f for f in job.reference if (f.stage, f.precision) == (stage, precision)]
+        job.reference = [file for file in job.reference if file not in files]
+        bundle.mkdir()
+        for name in (name for file in files for name in (file.path, *file.side_files)):
+            (reference / name).rename(bundle / name)
         job.exports.finish_bundle(bundle, files)
         job.exports.finish_reference(reference, job.reference)
     job.warnings += [
@@ -294,12 +175,6 @@ def _export_bundle(job: Job) -> None:
         for file in files
         if file.float_layers
     ]
-
-
-def _move(files: Sequence[Exported], source: Path, destination: Path) -> None:
-    for file in files:
-        for name in (file.path, *file.side_files):
-            (source / name).rename(destination / name)
 
 
 def _measure(job: Job) -> dict[str, object]:
@@ -355,17 +230,10 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 def plan_job(options: JobOptions, console: Console) -> int:
     """Print what `run_job` would do; write nothing. Raises what `run_job` raises for mistakes."""
-    import torch
-
     from compress_export.plan import print_plan
 
-    board = _with_limits(load_board(options.board), options)
-    formats = chosen_formats(options, board)
-    _check_stages(options)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
-    task = load_task(options, lambda line: None)
-    _check_traceable(task)
+    board, formats = checked_board(options)
+    task = checked_task(options, lambda line: None)
     epochs = choose_epochs(options, task.images("search").steps_per_epoch, task.trained)
     width = BYTES_PER_VALUE[board.target_precision]
     print_plan(options, board, task, epochs, formats, width, console)

@@ -21,7 +21,7 @@ from compress_export.targets import Target
 from compress_export.task import load_task
 
 if TYPE_CHECKING:
-    from compress_export.pipeline import Job
+    from compress_export.job import Job
 
 _KEPT = ("bundle", "reference", "torch")
 
@@ -35,7 +35,7 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     Raises:
         UsageError: the folder holds no result with model files, or it is another board's.
     """
-    from compress_export.pipeline import Job
+    from compress_export.job import Job
     from compress_export.pruning import Pruned
     from compressor.saved import load_model
     from runtime_bench import Check

@@ -50,7 +50,7 @@ def search_recipe(options: JobOptions, epochs: Epochs, batch_size: int) -> Recip
 
 def finetune_recipe(options: JobOptions, epochs: Epochs, batch_size: int) -> Recipe:
     """One cycle with distillation from the original."""
-    return Recipe(epochs.finetune, _rate(options, 0.05, batch_size), distillation=0.5)
+    return Recipe(epochs.finetune, _rate(options, 0.02, batch_size), distillation=0.5)
 
 
 def _rate(options: JobOptions, at_reference_batch: float, batch_size: int) -> float:

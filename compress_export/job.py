@@ -1,0 +1,124 @@
+"""One run of the main job: what it was given, checked and opened, and what it has found so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from boards import Board, Budgets, load_board
+from compress_export.errors import UsageError
+from compress_export.exporting import Exports, chosen_formats
+from compress_export.options import JobOptions
+from compress_export.outputs import OutputFolder, default_out
+from compress_export.progress import RunLog
+from compress_export.schedule import Epochs, choose_epochs
+from compress_export.targets import Target, resolved_budgets
+from compress_export.task import Task, load_task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress_export.pruning import Pruned
+    from exporters import Exported
+    from runtime_bench import Check
+
+
+@dataclass
+class Job:
+    """One run and what it has found so far.
+
+    Attributes:
+        folder: claim on DIR and DIR.run.
+        board: the descriptor, the user's limits in place of its own.
+        exports: makes the model files.
+        epochs: of every stage.
+        baseline: the network that pruning starts from, and its validation top-1.
+        pruned: the slim network, None where nothing was pruned.
+        reference: files for comparison, unpruned or float.
+        checks: budgets and targets decided so far.
+        warnings: lines for the report.
+    """
+
+    options: JobOptions
+    board: Board
+    task: Task
+    folder: OutputFolder
+    log: RunLog
+    exports: Exports
+    epochs: Epochs
+    baseline_top1: float = 0.0
+    target: Target | None = None
+    pruned: Pruned | None = None
+    reference: list[Exported] = field(default_factory=list)
+    checks: list[Check] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def baseline(self) -> nn.Module:
+        """The network that pruning starts from."""
+        return self.task.model
+
+
+def open_job(options: JobOptions, console: Console, stack: ExitStack) -> Job:
+    """Check everything that the user gave, then claim the output folder."""
+    from compress_export.rebench import reopen
+
+    board, formats = checked_board(options)
+    out = options.out or default_out(board.id)
+    if options.stages == ("bench",):
+        return reopen(options, board, out, console, stack)
+    folder = stack.enter_context(OutputFolder(out, force=options.force, resume=options.resume))
+    folder.claim_job(options.identity())
+    log = RunLog(folder.run, console)
+    with log.timed("load"):
+        task = checked_task(options, log.say)
+    stack.enter_context(log)
+    epochs = choose_epochs(options, task.images("search").steps_per_epoch, task.trained)
+    exports = Exports(task, board, formats, board.target_precision, log.say)
+    job = Job(options, board, task, folder, log, exports, epochs)
+    if task.data.skipped:
+        names = ", ".join(task.data.skipped[:3])
+        job.warnings.append(f"{len(task.data.skipped)} broken images were left out: {names}")
+    return job
+
+
+def checked_board(options: JobOptions) -> tuple[Board, tuple[str, ...]]:
+    """Return the board, the user's limits in place of its own budgets, and the formats to make.
+
+    Also sets the number of threads. Raises BoardError or UsageError.
+    """
+    import torch
+
+    board = load_board(options.board)
+    budgets = Budgets(**resolved_budgets(options, board.budgets.limits()))
+    formats = chosen_formats(options, board)
+    if options.stages == ("prune", "bench"):
+        raise UsageError(
+            "--stages prune,bench: bench measures the files that quantize makes; add quantize"
+        )
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    return board.model_copy(update={"budgets": budgets}), formats
+
+
+def checked_task(options: JobOptions, say: Callable[[str], None]) -> Task:
+    """Load network and images, and trace the network: better known before hours of training.
+
+    Raises InputError.
+    """
+    from compressor.errors import InputError
+    from compressor.graph import channel_graph
+    from compressor.graph.build import TraceError
+
+    task = load_task(options, say)
+    try:
+        graph = channel_graph(task.model, task.example())
+    except TraceError as error:
+        raise InputError(f"--model {task.architecture}: {error}") from error
+    if graph.class_count == 0:
+        raise InputError(f"--model {task.architecture}: none of its channels can be pruned")
+    return task
