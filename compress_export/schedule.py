@@ -22,11 +22,11 @@ class Epochs:
 
 def choose_epochs(options: JobOptions, steps_per_epoch: int, trained: bool) -> Epochs:
     """Fill in what the options leave open: enough steps for small sets, few epochs for large."""
-    from_scratch = 0 if trained else _at_least(20, 600, steps_per_epoch)
+    from_scratch = 0 if trained else _at_least(20, 400, steps_per_epoch)
     return Epochs(
         baseline=from_scratch if options.baseline_epochs is None else options.baseline_epochs,
-        search=_or(options.search_epochs, _at_least(5, 200, steps_per_epoch)),
-        finetune=_or(options.finetune_epochs, _at_least(10, 300, steps_per_epoch)),
+        search=_or(options.search_epochs, _at_least(5, 160, steps_per_epoch)),
+        finetune=_or(options.finetune_epochs, _at_least(10, 250, steps_per_epoch)),
     )
 
 
