@@ -80,8 +80,8 @@ def _without_paths(report: dict[str, Any]) -> dict[str, Any]:
 def _tables(reports: dict[str, dict[str, Any]]) -> str:
     parts = [
         f"# CIFAR ResNets for x86-64\n\nJob: `{' '.join(JOB)}`.\n",
-        "Times are wall times of a machine that did other work too. A stage that an interrupted run "
-        "had finished before timings were kept counts its loading alone.\n",
+        "Times are wall times of a machine that did other work too. A stage that an interrupted "
+        "run had finished before timings were kept counts its loading alone.\n",
     ]
     for network, report in reports.items():
         parts.append(f"## {network}, seed {report['seed']}\n")

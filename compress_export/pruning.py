@@ -110,7 +110,8 @@ def _ladder(
 ) -> Pruned | None:
     """Halve the MACs until the accuracy on the validation images gives out."""
     best: Pruned | None = None
-    allowed = max_drop * _DROP_MARGIN
+    # One image more or less must not decide where there are few.
+    allowed = max(max_drop * _DROP_MARGIN, 100 / len(stage.task.data.validation))
     for rung in range(1, _MAX_RUNGS + 1):
         start = stage.teacher if best is None else best.model
         share = FIRST_RUNG * _RUNG_RATIO ** (rung - 1)
