@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from compressor.decore.search import SearchResult
 
 _RUNG_RATIO = 0.5
-_MAX_RUNGS = 3
+_MAX_RUNGS = 2
+"""Below 0.2 of the MACs, picking the best of many epochs on few validation images misleads."""
+
 _DROP_MARGIN = 0.5
 """Share of the allowed drop that a rung may use up on the validation images: files and test images
 bring a drop of their own."""

@@ -25,8 +25,8 @@ def choose_epochs(options: JobOptions, steps_per_epoch: int, trained: bool) -> E
     from_scratch = 0 if trained else _at_least(20, 400, steps_per_epoch)
     return Epochs(
         baseline=from_scratch if options.baseline_epochs is None else options.baseline_epochs,
-        search=_or(options.search_epochs, _at_least(5, 160, steps_per_epoch)),
-        finetune=_or(options.finetune_epochs, _at_least(10, 250, steps_per_epoch)),
+        search=_or(options.search_epochs, _at_least(5, 200, steps_per_epoch)),
+        finetune=_or(options.finetune_epochs, _at_least(10, 300, steps_per_epoch)),
     )
 
 
