@@ -155,13 +155,18 @@ def test_unmeasured_and_stale_files_are_unverified() -> None:
     assert only(verdict([stale], limits, baseline_top1=0.9)).note == "this file was not measured"
 
 
-def test_reference_files_are_not_judged() -> None:
-    baseline = model_file("baseline.int8.onnx")
-    manifest = bundle({"file_size_mib": 100.0}, model_file(), baseline)
+def test_files_of_another_folder_are_not_judged() -> None:
+    manifest = bundle({"file_size_mib": 100.0}, model_file())
     items = [measurement(), measurement("baseline.int8.onnx"), measurement("slim.float32.onnx")]
     assert [check.file for check in verdict(items, manifest, baseline_top1=0.9)] == [
         "slim.int8.onnx"
     ]
+
+
+def test_an_unpruned_network_is_judged_where_it_is_what_goes_to_the_board() -> None:
+    manifest = bundle({"file_size_mib": 1.0}, model_file("baseline.int8.onnx"))
+    item = measurement("baseline.int8.onnx")
+    assert only(verdict([item], manifest, baseline_top1=0.9)).status == "fail"
 
 
 def test_every_file_meets_every_budget_in_order() -> None:
@@ -179,11 +184,10 @@ def test_every_file_meets_every_budget_in_order() -> None:
     ]
 
 
-def test_a_bundle_without_slim_files_passes_nothing() -> None:
-    manifest = bundle({"file_size_mib": 1.0}, model_file("baseline.int8.onnx"))
-    check = only(verdict([], manifest, baseline_top1=0.9))
+def test_a_bundle_without_files_passes_nothing() -> None:
+    check = only(verdict([], replace(bundle({"file_size_mib": 1.0}), files=()), baseline_top1=0.9))
     assert check.status == "unverified"
-    assert "no slim file" in check.note
+    assert check.note == "the bundle holds no file"
 
 
 def check_of(status: str, value: float | None = 1.0, file: str = "f") -> Check:
