@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -215,7 +214,7 @@ def _figures(
     from compressor.cost import NetworkCosts, as_tensor
     from compressor.graph import channel_graph
 
-    graph = channel_graph(copy.deepcopy(model), job.task.example())
+    graph = channel_graph(model, job.task.example())
     return NetworkFigures(
         params=sum(parameter.numel() for parameter in model.parameters()),
         macs=int(NetworkCosts(graph).macs(as_tensor(graph.all_kept()))),

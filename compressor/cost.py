@@ -55,7 +55,7 @@ class NetworkCosts:
 
     def macs(self, keep: Tensor) -> Tensor:
         """Return expected multiply-accumulates for one image; keep has shape (class_count,)."""
-        return (self._macs * self._pairs(keep)).sum()
+        return self.layer_macs(keep).sum()
 
     def weight_bytes(self, keep: Tensor) -> Tensor:
         """Return expected bytes of weights and biases."""

@@ -17,14 +17,6 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 EXAMPLE = "example.py"
-BUDGETS = (
-    "file_size_mib",
-    "weights_mib",
-    "activation_memory_mib",
-    "peak_rss_mib",
-    "latency_p90_ms",
-    "accuracy_drop_points",
-)
 KIB = 1024
 
 
@@ -55,7 +47,6 @@ def write_manifest(
         if sha256_of(path) != file.sha256:
             raise ExportError(f"{path} has changed since its export; export it again")
     channels, height, width = input_shape
-    limits = {name: getattr(board.budgets, name) for name in BUDGETS}
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "board": {
@@ -65,7 +56,7 @@ def write_manifest(
             "isa": list(board.cpu.isa),
             "cores": board.cpu.cores,
         },
-        "budgets": {name: limit for name, limit in limits.items() if limit is not None},
+        "budgets": board.budgets.limits(),
         "model": model,
         "classes": list(classes),
         "input": {"channels": channels, "height": height, "width": width},

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from torch import fx, nn
 
 from compressor.graph.channel_graph import FIXED_CLASS, BranchEnd, Consumer, Layer
-from compressor.graph.function_rules import keeps_channels_apart
+from compressor.graph.function_rules import function_name, keeps_channels_apart
 from compressor.graph.recorder import Recorder
 from compressor.models.layers import ChannelPad
 
-_ADDITIONS = frozenset({"add", "add_", "iadd"})
+_ADDITIONS = frozenset({"add", "iadd"})
 # Symbolic tracing writes `a += b` down as `a + b`.
 _MAYBE_IN_PLACE = (operator.add, operator.iadd, "add_")
 _HANDS_ON = (nn.Identity, nn.Dropout, nn.Dropout2d)
@@ -99,12 +99,8 @@ def _addition_after(recorder: Recorder, module: str) -> tuple[fx.Node | None, Br
     return None, BranchEnd((), False)
 
 
-def _name(node: fx.Node) -> str:
-    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-
-
 def _is_addition(node: fx.Node) -> bool:
-    return node.op in ("call_function", "call_method") and _name(node) in _ADDITIONS
+    return node.op in ("call_function", "call_method") and function_name(node) in _ADDITIONS
 
 
 def _module_of(node: fx.Node) -> nn.Module | None:
@@ -160,7 +156,7 @@ def _takes_one_channel(recorder: Recorder, node: fx.Node) -> bool:
         return not isinstance(module, refused)
     if node.op not in ("call_function", "call_method"):
         return False  # a free parameter keeps its channels
-    name = _name(node).rstrip("_")
+    name = function_name(node)
     if name in ("view", "reshape"):
         # (N, C) <-> (N, C, 1, 1), as gates have it
         shapes = [recorder.shapes[node], recorder.shapes[node.all_input_nodes[0]]]

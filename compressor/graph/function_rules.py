@@ -33,7 +33,7 @@ def labels_of_node(run: LabelInterpreter, node: fx.Node, result: Any) -> Any:
         return labels_of_module(run, node, result)
     if node in run.scalars or not run.input_labels(node):
         return fixed_like(result)
-    name = _function_name(node)
+    name = function_name(node)
     rule = _RULES.get(name)
     if rule is None:
         return run.fix_all(node, result, name, f"operator '{name}' is not understood")
@@ -44,7 +44,8 @@ def labels_of_node(run: LabelInterpreter, node: fx.Node, result: Any) -> Any:
         return run.fix_all(node, result, node.name, f"this use of '{name}' is not understood")
 
 
-def _function_name(node: fx.Node) -> str:
+def function_name(node: fx.Node) -> str:
+    """Return the name of a node's function or method, in place or not."""
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
     return name.rstrip("_")  # add_ and add mean the same to labels
 
@@ -162,7 +163,7 @@ def _chunked(run: LabelInterpreter, node: fx.Node, result: Any) -> Any:
     if axis not in varying_axes(labels):
         return parts
     amount = _argument(node, 1, "chunks", "split_size", "split_size_or_sections", default=None)
-    by_count = _function_name(node) == "chunk" or isinstance(amount, fx.Node)
+    by_count = function_name(node) == "chunk" or isinstance(amount, fx.Node)
     if not by_count or len({part.shape[axis] for part in result}) != 1:
         return run.fix_all(node, result, node.name, "a width is written in the code of a split")
     for part in parts[1:]:
