@@ -1,0 +1,1 @@
+"""Channel pruning compared on CIFAR-10: baselines, methods, peers, tables and plots."""

@@ -1,0 +1,77 @@
+"""Train or adapt the unpruned networks: `python -m benchmarks.pruning.baselines resnet20 ...`.
+
+Resumes after an interruption; a finished baseline is left alone. The validation images are put
+aside before anything is trained. Each row of results/pruning/baselines.jsonl is one network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+
+from benchmarks.pruning import results
+from benchmarks.pruning.setting import NETWORKS, Setting, Watcher, add_arguments, open_setting, say
+from compress_export.task import Task
+from compressor.checkpoint import Checkpoint
+from compressor.saved import save_model
+from compressor.training import Recipe, fit, predictions
+
+
+def main() -> None:
+    """Make every named baseline that is missing."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("networks", nargs="+", choices=list(NETWORKS))
+    add_arguments(parser)
+    arguments = parser.parse_args()
+    setting = open_setting(arguments)
+    for network in arguments.networks:
+        if results.finished("baselines.jsonl", {"network": network}):
+            say(f"{network}: finished before")
+        else:
+            make_baseline(setting, network)
+
+
+def make_baseline(setting: Setting, network: str) -> None:
+    """Train one baseline, save it, measure it on the test images once, append its row."""
+    plan = NETWORKS[network]
+    task = setting.task(network, adapted=False)
+    recipe = Recipe(plan.epochs, plan.learning_rate, label_smoothing=plan.label_smoothing)
+    watcher, started = Watcher(network), time.monotonic()
+    top1 = fit(
+        task.model,
+        task.images("baseline"),
+        recipe,
+        task.compute,
+        stage="baseline",
+        checkpoint=Checkpoint(setting.work / "baselines" / f"{network}.pt"),
+        observer=watcher,
+    )
+    seconds = time.monotonic() - started
+    right = right_answers(task)
+    save_model(task.model.cpu(), network, 10, setting.work / "baselines" / network)
+    results.append(
+        "baselines.jsonl",
+        {
+            "network": network,
+            "epochs": plan.epochs,
+            "seed": task.seed,
+            "validation_top1": top1,
+            "test_top1": float(right.mean()),
+            "test_right": results.pack(right),
+            "seconds_since_last_start": round(seconds),
+            "curves": watcher.curves,
+        },
+    )
+    say(f"{network}: validation {top1:.4f}, test {right.mean():.4f}")
+
+
+def right_answers(task: Task) -> np.ndarray:
+    """Return which test images the task's network answers rightly, bool (N,)."""
+    pairs = list(predictions(task.model, task.test_batches(), task.compute))
+    return np.concatenate([(predicted == labels).numpy() for predicted, labels in pairs])
+
+
+if __name__ == "__main__":
+    main()

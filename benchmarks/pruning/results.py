@@ -1,0 +1,66 @@
+"""Finished runs, one JSON object a line: appended once, never changed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+FOLDER = Path(__file__).parents[1] / "results" / "pruning"
+
+
+def append(file: str, row: dict[str, Any]) -> None:
+    """Append a finished run with the environment it ran in."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / file).open("a", encoding="utf-8") as out:
+        out.write(json.dumps({**row, "environment": environment()}) + "\n")
+
+
+def rows(file: str) -> Iterator[dict[str, Any]]:
+    """Yield the finished runs of a file; none where it doesn't exist yet."""
+    path = FOLDER / file
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            yield json.loads(line)
+
+
+def finished(file: str, key: dict[str, Any]) -> bool:
+    """Tell whether a run with these values is there."""
+    return any(all(row.get(k) == v for k, v in key.items()) for row in rows(file))
+
+
+def environment() -> dict[str, Any]:
+    """Return what a figure depends on beside the code's arguments."""
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": _commit(),
+        "processor": platform.processor() or platform.machine(),
+        "device": str(torch.accelerator.current_accelerator(check_available=True) or "cpu"),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def pack(right: NDArray[np.bool_]) -> str:
+    """Pack which test images were answered rightly, shape (N,), into base64 text."""
+    return base64.b64encode(np.packbits(right).tobytes()).decode()
+
+
+def unpack(text: str, count: int) -> NDArray[np.bool_]:
+    """Undo `pack`."""
+    return np.unpackbits(np.frombuffer(base64.b64decode(text), np.uint8))[:count].astype(bool)
+
+
+def _commit() -> str:
+    command = ["git", "-C", str(FOLDER.parent), "rev-parse", "--short", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip()

@@ -1,0 +1,152 @@
+"""What every comparison shares: the networks, their images, their baselines and where work lives."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from compress_export.options import JobOptions
+from compress_export.task import Task, load_task
+from compressor.errors import InputError
+
+SPLIT_SEED = 0
+"""The validation images are the same for all runs, since all share one baseline."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """How the baseline of a network comes about.
+
+    Attributes:
+        checkpoint: pattern of the given weights' file name; None trains from scratch.
+        epochs: of adapting or training, until validation accuracy is flat.
+        learning_rate: highest rate of the cycle.
+        label_smoothing: of the cross-entropy.
+        mean, std: of the images that the given weights were trained on; None is ImageNet's.
+    """
+
+    checkpoint: str | None
+    epochs: int
+    learning_rate: float
+    label_smoothing: float = 0.0
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+
+CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR_STD = (0.2470, 0.2435, 0.2616)
+
+NETWORKS: Mapping[str, Network] = {
+    "resnet20": Network("resnet20-*.th", epochs=30, learning_rate=0.05),
+    "resnet56": Network("resnet56-*.th", epochs=30, learning_rate=0.05),
+    "resnet18": Network(
+        "resnet18-*.safetensors", 20, 0.1, label_smoothing=0.1, mean=CIFAR_MEAN, std=CIFAR_STD
+    ),
+    "vgg16": Network(
+        None, epochs=30, learning_rate=0.1, label_smoothing=0.1, mean=CIFAR_MEAN, std=CIFAR_STD
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where a benchmark reads and writes, and how it computes.
+
+    Attributes:
+        data: folder with train/CLASS and test/CLASS.
+        checkpoints: folder with the given weights.
+        work: folder for baselines and the checkpoints of unfinished runs.
+        device: of training.
+    """
+
+    data: Path
+    checkpoints: Path | None
+    work: Path
+    device: str
+
+    def task(self, network: str, *, adapted: bool = True) -> Task:
+        """Load a network with its images.
+
+        Args:
+            network: key of `NETWORKS`.
+            adapted: with the weights of its finished baseline; otherwise with the given ones.
+
+        Raises:
+            InputError: no baseline yet, or no given weights.
+        """
+        plan = NETWORKS[network]
+        weights = self.baseline(network) if adapted else self._given(network, plan)
+        options = JobOptions(
+            board="x86-64",
+            model=network,
+            weights=weights,
+            data=str(self.data),
+            mean=plan.mean,
+            std=plan.std,
+            seed=SPLIT_SEED,
+            device=self.device,
+        )
+        return load_task(options, say)
+
+    def baseline(self, network: str) -> Path:
+        """Return the folder of a finished baseline."""
+        folder = self.work / "baselines" / network
+        if not (folder / "model.json").exists():
+            raise InputError(f"no baseline in {folder}: run benchmarks.pruning.baselines first")
+        return folder
+
+    def _given(self, network: str, plan: Network) -> Path | None:
+        if plan.checkpoint is None:
+            return None
+        found = sorted((self.checkpoints or Path()).glob(plan.checkpoint))
+        if len(found) != 1:
+            raise InputError(f"--checkpoints: want one {plan.checkpoint} for {network}, got {found}")
+        return found[0]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that every benchmark here has."""
+    parser.add_argument("--data", type=Path, required=True, help="train/CLASS and test/CLASS")
+    parser.add_argument("--checkpoints", type=Path, help="folder of the given weights")
+    parser.add_argument("--work", type=Path, required=True, help="baselines and unfinished runs")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, help="threads of PyTorch; all cores otherwise")
+
+
+def open_setting(arguments: argparse.Namespace) -> Setting:
+    """Make a setting of parsed arguments; sets PyTorch's threads."""
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    return Setting(arguments.data, arguments.checkpoints, arguments.work, arguments.device)
+
+
+def with_seed(task: Task, seed: int) -> Task:
+    """Return the same task with another order of batches and other draws, on the same split."""
+    return replace(task, seed=seed)
+
+
+def say(line: str) -> None:
+    """Print one line of progress with the time of day."""
+    print(time.strftime("%H:%M:%S"), line, flush=True)
+
+
+class Watcher:
+    """Prints one line per epoch and keeps what it printed."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.curves: list[dict[str, float]] = []
+
+    def step(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
+        """Batches are not worth a line."""
+
+    def epoch(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
+        """Print an epoch's means."""
+        self.curves.append({"epoch": epoch, **values})
+        listing = " ".join(f"{key} {value:.4f}" for key, value in values.items())
+        say(f"{self._name} {stage} {epoch}: {listing}")
