@@ -48,7 +48,7 @@ NETWORKS: Mapping[str, Network] = {
         "resnet18-*.safetensors", 20, 0.1, label_smoothing=0.1, mean=CIFAR_MEAN, std=CIFAR_STD
     ),
     "vgg16": Network(
-        None, epochs=30, learning_rate=0.1, label_smoothing=0.1, mean=CIFAR_MEAN, std=CIFAR_STD
+        None, epochs=30, learning_rate=0.05, label_smoothing=0.1, mean=CIFAR_MEAN, std=CIFAR_STD
     ),
 }
 
