@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from compress_export.run_action import run_action
+from compressor.methods.catalogue import CATALOGUE
 
 Action = Callable[[], int]
 
@@ -143,7 +144,11 @@ def compress(
     ] = None,
     method: Annotated[
         str | None,
-        _option(_SIZE, "decore, or paper for the published rule. Default: decore.", metavar="NAME"),
+        _option(_SIZE, f"{', '.join(CATALOGUE)}. Default: decore.", metavar="NAME"),
+    ] = None,
+    rounds: Annotated[
+        str | None,
+        _option(_SIZE, "Prune in so many rounds, for methods that choose at once.", metavar="N"),
     ] = None,
     penalty: Annotated[
         str | None,

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from compress_export.sizes import parse_size
+from compressor.methods.catalogue import CATALOGUE, MethodName
 
 Stage = Literal["prune", "quantize", "bench"]
 STAGES: tuple[Stage, ...] = ("prune", "quantize", "bench")
@@ -87,8 +88,9 @@ class JobOptions(BaseModel):
     target_macs: float | None = None
     target_size: SizeBytes | None = None
     max_drop: float | None = Field(None, ge=0, le=100)
-    method: Literal["decore", "paper"] = "decore"
+    method: MethodName = "decore"
     penalty: float | None = Field(None, gt=0)
+    rounds: int = Field(1, ge=1)
     baseline_epochs: int | None = Field(None, ge=0)
     search_epochs: int | None = Field(None, ge=0)
     finetune_epochs: int | None = Field(None, ge=0)
@@ -136,7 +138,12 @@ class JobOptions(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> "JobOptions":
         if self.penalty is not None and self.method != "paper":
-            raise ValueError("--penalty is the lambda of --method paper; decore has none")
+            raise ValueError(f"--penalty is the lambda of --method paper; {self.method} has none")
+        if self.rounds > 1 and CATALOGUE[self.method].searches:
+            raise ValueError(
+                f"--rounds {self.rounds}: --method {self.method} prunes gradually by itself; "
+                "rounds are for methods that choose at once, such as taylor"
+            )
         if (self.mean is None) != (self.std is None):
             raise ValueError("--mean and --std belong together: give both or neither")
         return self

@@ -17,23 +17,21 @@ from compress_export.targets import FIRST_RUNG, Target
 from compress_export.task import Task
 from compressor.checkpoint import Checkpoint
 from compressor.cost import Limits, NetworkCosts, as_tensor
-from compressor.decore.agents import BudgetAgents
-from compressor.decore.paper import DEFAULT_PENALTY, PaperAgents
-from compressor.decore.projection import TargetError, project, thresholded
-from compressor.decore.search import search
-from compressor.decore.taylor import taylor_scores
+from compressor.decore.paper import DEFAULT_PENALTY
+from compressor.decore.projection import TargetError, project
 from compressor.graph import ChannelGraph, Keep, channel_graph
+from compressor.methods.learned import Paper
+from compressor.methods.method import Method, PruneTask
+from compressor.methods.registry import METHODS
+from compressor.methods.rounds import in_rounds
 from compressor.saved import load_model, save_model
-from compressor.slim import slim
+from compressor.shrink import Shrinking
 from compressor.training import fit
-from compressor.verify import check_slim
 
 if TYPE_CHECKING:
     from torch import nn
 
     from compressor.cost import CostName
-    from compressor.decore.agents import Agents
-    from compressor.decore.search import SearchResult
 
 _RUNG_RATIO = 0.5
 _MAX_RUNGS = 2
@@ -163,29 +161,27 @@ class _Stage:
         (work / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
         return pruned
 
-    def _run(self, start: nn.Module, limits: dict[CostName, float], work: Path) -> Pruned:
+    def _run(self, model: nn.Module, limits: dict[CostName, float], work: Path) -> Pruned:
         task, log = self.task, self.log
-        graph = channel_graph(start.cpu(), task.example())
+        graph = channel_graph(model.cpu(), task.example())
         costs = NetworkCosts(graph, self.bytes_per_value, self.bytes_per_value)
         _refuse_impossible(limits)
         bound = Limits(costs, limits)
         # Can the target be met at all? Known before hours of search.
         project(np.zeros(graph.class_count), graph, bound, self.channel_step)
-        student = copy.deepcopy(start)
         with log.timed("search"):
-            found = self._search(student, graph, bound, work)
-            keep = self._choose(found, graph, bound)
-        slimmed = slim(student.cpu(), graph, keep)
-        examples = next(iter(task.images("finetune").validation()))[0][:_VERIFIED_IMAGES]
-        difference = check_slim(student, graph, keep, slimmed, examples)
-        shares = _shares(costs, graph, keep)
+            choice = self._method()(self._prune_task(model, graph, bound, work))
+            choice.left.model.cpu()
+            examples = next(iter(task.images("finetune").validation()))[0][:_VERIFIED_IMAGES]
+            slimmed = choice.left.without(choice.keep, examples)
+        shares = _shares(costs, graph, choice.keep)
         log.say(
             f"slimmed to {shares['macs']:.3f} of the MACs and {shares['weight_bytes']:.3f} of the "
-            f"weights; masked and slimmed differ by {difference:.0e}"
+            f"weights; masked and slimmed differ by {slimmed.difference:.0e}"
         )
         with log.timed("finetune"):
             top1 = fit(
-                slimmed,
+                slimmed.model,
                 task.images("finetune"),
                 finetune_recipe(self.options, self.epochs, task.batch_size),
                 task.compute,
@@ -194,40 +190,32 @@ class _Stage:
                 observer=log.within(work.name),
                 teacher=task.compute.place(self.teacher).eval(),
             )
-        return Pruned(slimmed.cpu().eval(), top1, difference, shares)
+        return Pruned(slimmed.model.cpu().eval(), top1, slimmed.difference, shares)
 
-    def _search(
-        self, student: nn.Module, graph: ChannelGraph, bound: Limits, work: Path
-    ) -> SearchResult:
-        task, paper = self.task, self.options.method == "paper"
-        images = task.images("search")
-        agents: Agents
-        if paper:
-            agents = PaperAgents(graph, self.options.penalty or DEFAULT_PENALTY)
-        else:
-            prior = taylor_scores(student, graph, images, task.compute)
-            agents = BudgetAgents(prior, bound)
-        return search(
-            student,
-            graph,
-            agents,
-            bound,
-            images,
-            search_recipe(self.options, self.epochs, task.batch_size),
-            task.compute,
+    def _method(self) -> Method:
+        if self.options.method == "paper":
+            return Paper(self.options.penalty or DEFAULT_PENALTY)
+        method = METHODS[self.options.method]
+        return in_rounds(method, self.options.rounds) if self.options.rounds > 1 else method
+
+    def _prune_task(
+        self, model: nn.Module, graph: ChannelGraph, bound: Limits, work: Path
+    ) -> PruneTask:
+        task = self.task
+        recipe = search_recipe(self.options, self.epochs, task.batch_size)
+        return PruneTask(
+            start=Shrinking.whole(copy.deepcopy(model), graph),
+            graph=graph,
+            limits=bound,
+            channel_step=self.channel_step,
+            images=task.images("search"),
+            recipe=recipe,
+            compute=task.compute,
             seed=task.seed,
             checkpoint=Checkpoint(work / "search.pt"),
             observer=self.log.within(work.name),
-            teacher=None if paper else task.compute.place(self.teacher).eval(),
+            teacher=task.compute.place(self.teacher).eval() if recipe.distillation else None,
         )
-
-    def _choose(self, found: SearchResult, graph: ChannelGraph, bound: Limits) -> Keep:
-        """The paper thresholds at 0.5 and is projected only where that misses the target."""
-        if self.options.method == "paper":
-            keep = thresholded(found.probabilities, graph)
-            if float(bound.load(as_tensor(keep))) <= 1.0:
-                return keep
-        return project(found.ranking, graph, bound, self.channel_step)
 
 
 def _refuse_impossible(limits: dict[CostName, float]) -> None:

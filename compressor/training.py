@@ -49,7 +49,9 @@ class Recipe:
         epochs: passes over the training images.
         learning_rate: highest rate of the cycle.
         weight_decay: on weights with more than one axis; norms and biases have none.
-        warmup_share: share of all steps in which the rate rises.
+        warmup_share: share of all steps in which the rate rises; 0 is a plain cosine.
+        decays: whether the rate falls to zero afterwards; a search that fine-tuning follows holds
+            it, since the cycle ends there.
         label_smoothing: of the cross-entropy.
         distillation: weight of the teacher's answer in the loss, 0 to 1.
         temperature: of the softened answers in distillation.
@@ -60,6 +62,7 @@ class Recipe:
     weight_decay: float = 5e-4
     momentum: float = 0.9
     warmup_share: float = 0.2
+    decays: bool = True
     label_smoothing: float = 0.0
     distillation: float = 0.0
     temperature: float = 4.0
@@ -68,6 +71,8 @@ class Recipe:
         """Return the learning rate at a share of all steps: linear up, cosine down to zero."""
         if progress < self.warmup_share:
             return self.learning_rate * (0.1 + 0.9 * progress / self.warmup_share)
+        if not self.decays:
+            return self.learning_rate
         down = (progress - self.warmup_share) / (1 - self.warmup_share)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * down))
 

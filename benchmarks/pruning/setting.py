@@ -1,12 +1,13 @@
-"""What every comparison shares: the networks, their images, their baselines and where work lives."""
+"""What every comparison shares: networks, images, baselines and where work lives."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -105,7 +106,9 @@ class Setting:
             return None
         found = sorted((self.checkpoints or Path()).glob(plan.checkpoint))
         if len(found) != 1:
-            raise InputError(f"--checkpoints: want one {plan.checkpoint} for {network}, got {found}")
+            raise InputError(
+                f"--checkpoints: want one {plan.checkpoint} for {network}, got {found}"
+            )
         return found[0]
 
 
@@ -136,17 +139,23 @@ def say(line: str) -> None:
 
 
 class Watcher:
-    """Prints one line per epoch and keeps what it printed."""
+    """Prints one line per epoch and keeps what it printed.
 
-    def __init__(self, name: str) -> None:
-        self._name = name
-        self.curves: list[dict[str, float]] = []
+    Args:
+        name: of the run.
+        on_epoch: called after every epoch.
+    """
+
+    def __init__(self, name: str, on_epoch: Callable[[], None] = lambda: None) -> None:
+        self._name, self._on_epoch = name, on_epoch
+        self.curves: list[dict[str, Any]] = []
 
     def step(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
         """Batches are not worth a line."""
 
     def epoch(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
         """Print an epoch's means."""
-        self.curves.append({"epoch": epoch, **values})
+        self._on_epoch()
+        self.curves.append({"stage": stage, "epoch": epoch, **values})
         listing = " ".join(f"{key} {value:.4f}" for key, value in values.items())
         say(f"{self._name} {stage} {epoch}: {listing}")

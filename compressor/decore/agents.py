@@ -4,9 +4,7 @@ Differences from the paper (paper.py) and where they come from:
 
 * additive objective: expected loss, with the expected cost held on a schedule, instead of a product
   reward; one threshold shared by all agents, found by bisection, meets the budget at every step;
-* a leave-one-out baseline with the teacher's loss on the same image as control, and a first-order
-  Taylor control variate (MuProp, Gu et al. 2016, https://arxiv.org/abs/1511.05176): both keep the
-  gradient unbiased;
+* an estimator with less noise (estimators.py);
 * logits start from the squared Taylor score per cost (Molchanov et al. 2019,
   https://arxiv.org/abs/1906.10771) instead of 6.9;
 * a temperature that falls, so that the policy ends sharp and the weights train as the net that
@@ -23,27 +21,9 @@ import torch
 from torch import Tensor
 
 from compressor.cost import Limits
-from compressor.decore.policy import log_probability_gradient, shared_threshold
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What one batch under sampled actions gave.
-
-    Attributes:
-        actions: 1 kept, 0 dropped, shape (N, agents).
-        losses: loss of every image, shape (N,).
-        reference_losses: loss of the unpruned network on the same images, shape (N,); zeros without
-            one.
-        right: whether the prediction was right, bool, shape (N,).
-        mask_gradients: d loss / d action of every image, shape (N, agents).
-    """
-
-    actions: Tensor
-    losses: Tensor
-    reference_losses: Tensor
-    right: Tensor
-    mask_gradients: Tensor
+from compressor.decore.estimators import ESTIMATORS
+from compressor.decore.outcome import Outcome
+from compressor.decore.policy import shared_threshold
 
 
 class Agents(Protocol):
@@ -58,6 +38,9 @@ class Agents(Protocol):
     def learn(self, outcome: Outcome, probabilities: Tensor, progress: float) -> float:
         """Update the logits from one batch; return the mean reward."""
 
+    def forget(self, gone: Tensor) -> None:
+        """Never keep these classes again, bool, shape (agents,): their channels are cut out."""
+
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed search needs."""
 
@@ -70,18 +53,18 @@ class BudgetSettings:
     """Constants of the default agents.
 
     Attributes:
+        estimator: key of `estimators.ESTIMATORS`.
         policy_rate: Adam's step on the logits, which are measured in standard deviations of the
             prior.
         first_temperature, last_temperature: softness of the policy, falling geometrically.
         descent_share: share of the search in which the expected cost falls to the budget.
-        gradient_memory: decay of the running means of mask gradients.
     """
 
+    estimator: str = "taylor-control"
     policy_rate: float = 0.01
     first_temperature: float = 0.3
     last_temperature: float = 0.03
     descent_share: float = 0.6
-    gradient_memory: float = 0.98
 
 
 class BudgetAgents:
@@ -104,7 +87,7 @@ class BudgetAgents:
         logits = standardized_log(prior.double() / cost_gradient(limits, everything))
         self._logits = logits.requires_grad_()
         self._optimizer = torch.optim.Adam([self._logits], lr=self._settings.policy_rate)
-        self._mean_gradient = torch.zeros_like(prior, dtype=torch.float64)
+        self._estimate = ESTIMATORS[self._settings.estimator](len(prior))
 
     def temperature(self, progress: float) -> float:
         """Return the softness of the policy at a share of the search."""
@@ -130,25 +113,24 @@ class BudgetAgents:
     def learn(self, outcome: Outcome, probabilities: Tensor, progress: float) -> float:
         """Take one Adam step along the policy gradient of the loss, at equal expected cost."""
         slope = probabilities * (1 - probabilities) / self.temperature(progress)  # dp / dlogit
-        gradient = policy_gradient(outcome, probabilities, self._mean_gradient)
-        gradient = gradient / self.temperature(progress)
+        gradient = self._estimate(outcome, probabilities) / self.temperature(progress)
         price = cost_gradient(self._limits, probabilities) * slope
         # Move within the surface of equal cost; the threshold takes care of the cost itself.
         gradient = gradient - price * (gradient @ price) / (price @ price).clamp_min(1e-30)
         self._logits.grad = gradient
         self._optimizer.step()
-        memory = self._settings.gradient_memory
-        self._mean_gradient.mul_(memory).add_(
-            outcome.mask_gradients.double().mean(0), alpha=1 - memory
-        )
         return -float(outcome.losses.mean())
+
+    def forget(self, gone: Tensor) -> None:
+        """Give the agents of channels that are cut out a logit that no threshold reaches."""
+        self._logits.data[gone] = -torch.inf
 
     def state_dict(self) -> dict[str, Any]:
         """Return logits, optimizer and running means."""
         return {
             "logits": self._logits.detach().clone(),
             "optimizer": self._optimizer.state_dict(),
-            "mean_gradient": self._mean_gradient.clone(),
+            "memory": {name: value.clone() for name, value in self._estimate.memory.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -156,29 +138,8 @@ class BudgetAgents:
         self._logits.data.copy_(state["logits"])
         # A copy: the optimizer would go on writing into the given tensors.
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
-        self._mean_gradient.copy_(state["mean_gradient"])
-
-
-def policy_gradient(outcome: Outcome, probabilities: Tensor, taylor: Tensor) -> Tensor:
-    """Estimate d E[loss] / d logit of a Bernoulli policy p = sigmoid(logit), shape (agents,).
-
-    REINFORCE on what a linear model of the loss leaves unexplained, plus that model's exact
-    gradient: E[(f(a) - b - t (a - p)) (a - p)] + t p (1 - p), unbiased for every t that does not
-    depend on this batch and for the leave-one-out baseline b, which does not depend on the image's
-    own action.
-
-    Args:
-        outcome: one batch; N >= 2.
-        probabilities: p, shape (agents,).
-        taylor: t, slope of the linear model: running mean of d loss / d action, shape (agents,).
-    """
-    actions = outcome.actions.double()
-    score = log_probability_gradient(actions, probabilities.double())  # (N, agents)
-    advantage = (outcome.losses - outcome.reference_losses).double() - score @ taylor  # (N,)
-    count = len(advantage)
-    baseline = (advantage.sum() - advantage) / (count - 1)
-    noise = ((advantage - baseline)[:, None] * score).mean(dim=0)
-    return noise + taylor * probabilities * (1 - probabilities)
+        for name, value in self._estimate.memory.items():
+            value.copy_(state["memory"][name])
 
 
 def cost_gradient(limits: Limits, probabilities: Tensor) -> Tensor:

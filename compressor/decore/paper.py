@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from compressor.decore.agents import Outcome
+from compressor.decore.outcome import Outcome
 from compressor.decore.policy import log_probability_gradient
 from compressor.graph import ChannelGraph
 
@@ -63,6 +63,10 @@ class PaperAgents:
         self._logits.grad = (score * rewards[:, self._layer_of]).mean(dim=0)
         self._optimizer.step()
         return float(rewards.mean())
+
+    def forget(self, gone: Tensor) -> None:
+        """Give the agents of channels that are cut out a keep probability of 0."""
+        self._logits.data[gone] = -torch.inf
 
     def state_dict(self) -> dict[str, Any]:
         """Return logits and optimizer."""

@@ -34,8 +34,9 @@ def shared_threshold(
     Returns:
         The threshold; the lowest one tried where even keeping everything costs less.
     """
-    low = float(logits.min()) - 20.0 * temperature
-    high = float(logits.max()) + 20.0 * temperature
+    finite = logits[logits.isfinite()]  # agents of channels that are gone have -inf
+    low = float(finite.min()) - 20.0 * temperature
+    high = float(finite.max()) + 20.0 * temperature
     for _ in range(iterations):
         middle = (low + high) / 2
         over = float(limits.load(torch.sigmoid((logits - middle) / temperature))) > load

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,6 +44,19 @@ def thresholded(
     return keep
 
 
+def above_in_steps(
+    scores: NDArray[np.float64], graph: ChannelGraph, channel_step: int, threshold: float
+) -> Keep:
+    """Keep what scores at least the threshold, every group rounded up to whole steps of width."""
+    keep = np.zeros(graph.class_count, dtype=np.bool_)
+    for group in graph.groups:
+        step, best_first = class_step(group, channel_step), group.classes
+        best_first = best_first[np.argsort(-scores[best_first], kind="stable")]
+        steps = math.ceil(int((scores[group.classes] >= threshold).sum()) / step)
+        keep[best_first[: max(steps, 0 if group.removable else 1) * step]] = True
+    return keep
+
+
 def project(
     ranking: NDArray[np.float64], graph: ChannelGraph, limits: Limits, channel_step: int
 ) -> Keep:
@@ -52,7 +67,8 @@ def project(
     still fit.
 
     Args:
-        ranking: higher is kept longer, shape (graph.class_count,).
+        ranking: higher is kept longer, shape (graph.class_count,); -inf for classes that are gone
+            already, which must have gone in whole steps.
         limits: what must be met.
         channel_step: multiple that kept widths are rounded to.
 
@@ -68,8 +84,9 @@ def project(
     def fits(keep: Keep) -> bool:
         return float(limits.load(as_tensor(keep))) <= 1.0
 
-    if fits(graph.all_kept()):
-        return graph.all_kept()
+    there: Keep = ranking > -np.inf
+    if fits(there):
+        return there
     smallest = ladder.above(np.inf)
     if not fits(smallest):
         over = {k: r for k, r in limits.ratios(as_tensor(smallest)).items() if r > 1}
@@ -129,6 +146,8 @@ class _Ladder:
             while width < len(best_first):
                 new = best_first[width : width + step]
                 score = min(score, float(self._ranking[new].mean()))
+                if score == -np.inf:
+                    break  # gone already
                 steps.append((score, index, new))
                 width += step
         return [(group, new) for _, group, new in sorted(steps, key=lambda entry: -entry[0])]

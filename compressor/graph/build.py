@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import numpy as np
 import torch
@@ -94,6 +95,8 @@ def _in_classes(recorder: Recorder, traced: fx.GraphModule) -> ChannelGraph:
             record.depthwise,
             classes(record.in_labels),
             classes(record.out_labels),
+            record.geometry,
+            record.calls,
         )
         for record in recorder.layers.values()
     )
@@ -173,6 +176,19 @@ def _feature_maps(
         owner = recorder.owner_of(node)
         dies[owner] = max(dies.get(owner, 0), last_use[node])
     return tuple(
-        FeatureMap(node.name, elements // labels.numel(), classes(labels), order[node], dies[node])
+        FeatureMap(
+            node.name,
+            elements // labels.numel(),
+            classes(labels),
+            order[node],
+            dies[node],
+            _maker(recorder, node),
+        )
         for node, (labels, elements) in recorder.outputs.items()
     )
+
+
+def _maker(recorder: Recorder, node: fx.Node) -> Literal["layer", "input", "elementwise"]:
+    if node.op in ("placeholder", "get_attr"):
+        return "input"
+    return "layer" if node.op == "call_module" and node.target in recorder.layers else "elementwise"

@@ -7,6 +7,7 @@ over one class. Arrays of classes use ``FIXED_CLASS`` for channels that are neve
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,26 @@ class Consumer:
 
 
 @dataclass(frozen=True)
+class Geometry:
+    """What a layer computes, its widths aside: what its latency depends on beside them.
+
+    Attributes:
+        kind: "depthwise" for a convolution whose outputs each see just one input channel.
+        kernel, stride, padding, dilation: (height, width) each; 1, 1, 0, 1 for a linear layer.
+        input_size: (height, width) of its input; rows and 1 for a linear layer.
+        groups: of a grouped convolution, else 1.
+    """
+
+    kind: Literal["conv", "depthwise", "linear"]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    input_size: tuple[int, int]
+    groups: int
+
+
+@dataclass(frozen=True)
 class Layer:
     """A convolution or linear layer as cost functions see it.
 
@@ -76,6 +97,8 @@ class Layer:
         depthwise: every output channel sees just its own input channel.
         in_classes: class of every input channel.
         out_classes: class of every output channel.
+        geometry: None where it is neither a two-dimensional convolution nor a linear layer.
+        calls: how often it runs for one image.
     """
 
     module: str
@@ -86,6 +109,8 @@ class Layer:
     depthwise: bool
     in_classes: Classes
     out_classes: Classes
+    geometry: Geometry | None = None
+    calls: int = 1
 
 
 @dataclass(frozen=True)
@@ -98,6 +123,8 @@ class FeatureMap:
         classes: class of every channel.
         born: index of the operation that makes it.
         dies: index of the last operation that reads it.
+        made_by: "layer", "input", or "elementwise" for all that moves numbers without weights:
+            additions, pools, pads, concatenations.
     """
 
     name: str
@@ -105,6 +132,7 @@ class FeatureMap:
     classes: Classes
     born: int
     dies: int
+    made_by: Literal["layer", "input", "elementwise"] = "elementwise"
 
 
 @dataclass(frozen=True)

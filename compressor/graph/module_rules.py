@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from compressor.graph.channel_graph import Geometry
 from compressor.graph.interpreter import LabelInterpreter, fixed_like
 from compressor.graph.labels import along_axis, narrow, varying_axes
 from compressor.graph.recorder import LayerRecord
@@ -62,9 +63,28 @@ def _convolution(run: LabelInterpreter, node: fx.Node, module: Any, result: Tens
         depthwise,
         inputs,
         outputs,
+        _geometry(run, node, module),
     )
     run.recorder.add_layer(layer)
     return along_axis(outputs, 1, result.dim())
+
+
+def _geometry(run: LabelInterpreter, node: fx.Node, module: Any) -> Geometry | None:
+    if not isinstance(module, nn.Conv2d):
+        return None
+    depthwise = module.groups == module.in_channels and module.groups > 1
+    before = run.shapes[node.all_input_nodes[0]].sizes
+    # (left, right, top, bottom), also where the padding is given as "same".
+    sides = module._reversed_padding_repeated_twice
+    return Geometry(
+        kind="depthwise" if depthwise else "conv",
+        kernel=(module.kernel_size[0], module.kernel_size[1]),
+        stride=(module.stride[0], module.stride[1]),
+        padding=(sides[2], sides[0]),
+        dilation=(module.dilation[0], module.dilation[1]),
+        input_size=(before[-2], before[-1]),
+        groups=1 if depthwise else module.groups,
+    )
 
 
 def _grouped_outputs(run: LabelInterpreter, name: str, module: Any, inputs: Tensor) -> Tensor:
@@ -96,7 +116,7 @@ def _transposed_convolution(
     kernel = math.prod(module.kernel_size)
     # Every input position meets every kernel position.
     positions = math.prod(run.shapes[node.all_input_nodes[0]].sizes[2:])
-    layer = LayerRecord(name, positions * kernel, kernel, True, 1, False, inputs, outputs)
+    layer = LayerRecord(name, positions * kernel, kernel, True, 1, False, inputs, outputs, None)
     run.recorder.add_layer(layer)
     return along_axis(outputs, 1, result.dim())
 
@@ -113,7 +133,9 @@ def _linear(run: LabelInterpreter, node: fx.Node, module: nn.Linear, result: Ten
     run.recorder.slice_axis(name, "weight", 0, outputs)
     _slice_vector(run, name, module, "bias", outputs)
     positions = result[0].numel() // module.out_features
-    layer = LayerRecord(name, positions, 1, module.bias is not None, 1, False, inputs, outputs)
+    biased, one, zero = module.bias is not None, (1, 1), (0, 0)
+    geometry = Geometry("linear", one, one, zero, one, (positions, 1), 1)
+    layer = LayerRecord(name, positions, 1, biased, 1, False, inputs, outputs, geometry)
     run.recorder.add_layer(layer)
     return along_axis(outputs, result.dim() - 1, result.dim())
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Size, Tensor, fx
 
+from compressor.graph.channel_graph import Geometry
 from compressor.graph.labels import LabelSpace
 
 
@@ -21,6 +22,8 @@ class LayerRecord:
     depthwise: bool
     in_labels: Tensor
     out_labels: Tensor
+    geometry: Geometry | None
+    calls: int = 1
 
 
 @dataclass
@@ -65,7 +68,11 @@ class Recorder:
         """Note a layer; one that is called again works again."""
         before = self.layers.get(layer.module)
         if before is not None:
-            layer = replace(layer, macs_per_pair=before.macs_per_pair + layer.macs_per_pair)
+            layer = replace(
+                layer,
+                macs_per_pair=before.macs_per_pair + layer.macs_per_pair,
+                calls=before.calls + 1,
+            )
         self.layers[layer.module] = layer
 
     def slice_axis(self, module: str, tensor: str, axis: int, labels: Tensor) -> None:

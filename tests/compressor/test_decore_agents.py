@@ -13,109 +13,18 @@ from torch.nn import functional as F
 
 from compressor.compute import Compute
 from compressor.cost import Limits, NetworkCosts
-from compressor.decore.agents import (
-    BudgetAgents,
-    Outcome,
-    cost_gradient,
-    policy_gradient,
-    standardized_log,
-)
+from compressor.decore.agents import BudgetAgents, cost_gradient, standardized_log
+from compressor.decore.outcome import Outcome
 from compressor.decore.policy import sample_actions, shared_threshold
 from compressor.decore.taylor import taylor_scores
 from compressor.graph import channel_graph
 from compressor.masks import ChannelMasks
 from compressor.models import build_model
 
-P = torch.tensor([0.3, 0.7, 0.5], dtype=torch.float64)
-TAYLOR = torch.tensor([0.4, -0.2, 0.1], dtype=torch.float64)
 
-
-def outcome(actions: Tensor, losses: Tensor, reference: Tensor | None = None) -> Outcome:
-    zeros = torch.zeros_like(losses)
+def outcome(actions: Tensor, losses: Tensor) -> Outcome:
     right = torch.ones(len(losses), dtype=torch.bool)
-    return Outcome(
-        actions, losses, zeros if reference is None else reference, right, torch.zeros_like(actions)
-    )
-
-
-def quadratic(actions: Tensor) -> Tensor:
-    weights = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-    return (actions @ weights - 0.3).square() + 3 * actions[:, 0] * actions[:, 2]
-
-
-def exact_gradient(losses_of, p: Tensor) -> Tensor:
-    logits = torch.logit(p).requires_grad_()
-    actions = all_actions(len(p))
-    expected = (chances(actions, torch.sigmoid(logits)) * losses_of(actions)).sum()
-    (gradient,) = torch.autograd.grad(expected, logits)
-    return gradient
-
-
-@pytest.mark.parametrize("taylor", [torch.zeros(3, dtype=torch.float64), TAYLOR])
-def test_estimator_is_unbiased_over_all_pairs_of_actions(taylor: Tensor) -> None:
-    """The expectation over every batch of two images, enumerated: 8 x 8 batches."""
-    actions = all_actions(3)
-    weights = chances(actions, P)
-    mean = torch.zeros(3, dtype=torch.float64)
-    reference = torch.tensor([0.9, -0.4], dtype=torch.float64)  # differs from image to image
-    for i in range(8):
-        for j in range(8):
-            pair = actions[[i, j]]
-            batch = outcome(pair, quadratic(pair) + reference, reference)
-            mean += weights[i] * weights[j] * policy_gradient(batch, P, taylor)
-    torch.testing.assert_close(mean, exact_gradient(quadratic, P), rtol=1e-10, atol=1e-12)
-
-
-def test_linear_loss_has_no_variance_left_with_its_own_slope() -> None:
-    slope = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-    actions = sample_actions(P, 6, torch.Generator().manual_seed(0))
-    found = policy_gradient(outcome(actions, actions @ slope), P, slope)
-    torch.testing.assert_close(found, slope * P * (1 - P))
-
-
-def test_taylor_control_variate_lowers_the_variance() -> None:
-    slope = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-
-    def spread(taylor: Tensor) -> float:
-        generator = torch.Generator().manual_seed(3)
-        draws = []
-        for _ in range(300):
-            actions = sample_actions(P, 4, generator)
-            draws.append(policy_gradient(outcome(actions, actions @ slope), P, taylor))
-        return float(torch.stack(draws).var(dim=0).sum())
-
-    # a running mean that is only roughly right already helps
-    assert spread(slope * 0.7) < 0.3 * spread(torch.zeros(3, dtype=torch.float64))
-
-
-def test_estimator_on_a_net() -> None:
-    """Monte Carlo with real mask gradients as control, against enumeration of all 16 actions."""
-    torch.manual_seed(0)
-    model = randomize(TinyNet()).double().eval()
-    x, labels = ToyImages().x[:1].double(), ToyImages().labels[:1]
-    graph = channel_graph(model, x)
-    p = torch.tensor([0.3, 0.6, 0.8, 0.5], dtype=torch.float64)
-
-    def losses_of(actions: Tensor) -> Tensor:
-        with ChannelMasks(model, graph) as masks:
-            masks.set(actions)
-            logits = model(x.expand(len(actions), -1, -1, -1))
-        return F.cross_entropy(logits, labels.expand(len(actions)), reduction="none")
-
-    at = p[None].clone().requires_grad_()
-    (taylor,) = torch.autograd.grad(losses_of(at).sum(), at)
-    with torch.no_grad():
-        table = losses_of(all_actions(4))
-        generator, draws = torch.Generator().manual_seed(5), []
-        for _ in range(3000):
-            actions = sample_actions(p, 4, generator)
-            losses = table[(actions @ torch.tensor([8.0, 4, 2, 1]).double()).long()]
-            draws.append(policy_gradient(outcome(actions, losses), p, taylor[0]))
-    samples = torch.stack(draws)
-    exact = exact_gradient(lambda actions: table, p)
-    error = samples.std(dim=0) / math.sqrt(len(samples))
-    assert bool(((samples.mean(dim=0) - exact).abs() < 4 * error).all())
-    assert bool((exact.abs() > 4 * error).any())
+    return Outcome(actions, losses, torch.zeros_like(losses), right, torch.zeros_like(actions))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,228 @@
+"""Prune one network with many methods at equal epochs: `python -m benchmarks.pruning.compare`.
+
+Every run is NETWORK x METHOD x TARGET x SEED. It starts from the network's baseline, spends the
+same total number of epochs on search and fine-tuning, and appends one row to a results file.
+Finished runs are skipped, an interrupted one resumes from its last epoch. The slimmed networks stay
+in WORK/networks.
+
+`--screen` writes to screening.jsonl and leaves the test images alone: settings are chosen there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from benchmarks.pruning import results
+from benchmarks.pruning.baselines import right_answers
+from benchmarks.pruning.setting import (
+    NETWORKS,
+    Setting,
+    Watcher,
+    add_arguments,
+    open_setting,
+    say,
+    with_seed,
+)
+from benchmarks.pruning.variants import VARIANTS, Variant
+from boards import load_board
+from compress_export.task import Task
+from compressor.checkpoint import Checkpoint
+from compressor.cost import CostName, Limits, NetworkCosts, as_tensor
+from compressor.graph import ChannelGraph, channel_graph
+from compressor.methods.method import PruneTask
+from compressor.saved import load_model, save_model
+from compressor.shrink import Shrinking
+from compressor.training import Recipe, fit
+
+CHANNEL_STEP = load_board("x86-64").channel_steps["int8"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One row of the results.
+
+    Attributes:
+        network: key of `NETWORKS`.
+        variant: key of `VARIANTS`.
+        cost: what the target limits.
+        share: of that cost, against the unpruned network, that may remain.
+        seed: of the order of batches and of everything drawn.
+        epochs: search and fine-tuning together.
+        search_epochs: of which the search takes these, where the method searches.
+        learning_rate: highest rate of search and fine-tuning.
+    """
+
+    network: str
+    variant: str
+    cost: CostName
+    share: float
+    seed: int
+    epochs: int
+    search_epochs: int
+    learning_rate: float
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        return (
+            f"{self.network}-{self.variant}-{self.cost}{self.share:g}-s{self.seed}"
+            f"-e{self.search_epochs}of{self.epochs}-lr{self.learning_rate:g}"
+        )
+
+
+def main() -> None:
+    """Do every run that is missing."""
+    arguments = _parser().parse_args()
+    setting = open_setting(arguments)
+    file = "screening.jsonl" if arguments.screen else "runs.jsonl"
+    task = setting.task(arguments.network)
+    for seed in arguments.seeds:
+        for share in arguments.shares:
+            for name in arguments.methods:
+                variant = VARIANTS[name]
+                search = arguments.search_epochs if variant.searches else 0
+                run = Run(
+                    arguments.network, name, arguments.cost, share, seed,
+                    arguments.epochs, search, arguments.learning_rate,
+                )  # fmt: skip
+                if results.finished(file, asdict(run)):
+                    say(f"{run.name}: finished before")
+                else:
+                    _do(run, variant, task, setting, file, read_test=not arguments.screen)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--network", choices=list(NETWORKS), required=True)
+    parser.add_argument("--methods", nargs="+", choices=list(VARIANTS), required=True)
+    parser.add_argument("--cost", choices=["macs", "weight_bytes"], default="macs")
+    parser.add_argument("--shares", nargs="+", type=float, required=True)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--search-epochs", type=int, default=6)
+    parser.add_argument("--learning-rate", type=float, default=0.05)
+    parser.add_argument("--screen", action="store_true")
+    add_arguments(parser)
+    return parser
+
+
+def _do(
+    run: Run, variant: Variant, baseline: Task, setting: Setting, file: str, *, read_test: bool
+) -> None:
+    """Prune, fine-tune, measure, save, append."""
+    folder = setting.work / "runs" / run.name
+    task = with_seed(replace(baseline, model=_copy(setting, run.network)), run.seed)
+    teacher = task.compute.place(_copy(setting, run.network)).eval()
+    clock = _Clock(folder / "seconds.json")
+    watcher = Watcher(run.name, on_epoch=clock.stop)
+    graph = channel_graph(task.model, task.example())
+    costs = NetworkCosts(graph)
+    whole = as_tensor(graph.all_kept())
+    limits = Limits(costs, {run.cost: run.share * float(costs.value(run.cost, whole))})
+    clock.start("choice")
+    slimmed = variant.prune(
+        PruneTask(
+            start=Shrinking.whole(task.model, graph),
+            graph=graph,
+            limits=limits,
+            channel_step=CHANNEL_STEP,
+            images=task.images("search"),
+            recipe=Recipe(
+                run.search_epochs,
+                run.learning_rate,
+                distillation=variant.distillation,
+                warmup_share=0.1,
+                decays=False,
+            ),
+            compute=task.compute,
+            seed=run.seed,
+            checkpoint=Checkpoint(folder / "search.pt"),
+            observer=watcher,
+            teacher=teacher if variant.distillation else None,
+        ),
+    )
+    clock.stop()
+    clock.start("finetune")
+    recipe = Recipe(
+        run.epochs - run.search_epochs,
+        run.learning_rate,
+        distillation=0.5,
+        warmup_share=0.0 if run.search_epochs else 0.1,
+    )
+    top1 = fit(
+        slimmed,
+        task.images("finetune"),
+        recipe,
+        task.compute,
+        stage="finetune",
+        checkpoint=Checkpoint(folder / "finetune.pt"),
+        observer=watcher,
+        teacher=teacher,
+    )
+    clock.stop()
+    row: dict[str, Any] = asdict(run) | {
+        "validation_top1": top1,
+        **_measures(slimmed, task, costs, graph),
+        "seconds": clock.seconds,
+        "curves": watcher.curves,
+    }
+    if read_test:
+        right = right_answers(replace(task, model=slimmed))
+        row |= {"test_top1": float(right.mean()), "test_right": results.pack(right)}
+    save_model(slimmed.cpu(), run.network, 10, setting.work / "networks" / run.name)
+    results.append(file, row)
+    say(f"{run.name}: validation {top1:.4f}, test {row.get('test_top1', float('nan')):.4f}")
+    for leftover in ("search.pt", "finetune.pt"):
+        (folder / leftover).unlink(missing_ok=True)
+
+
+def _copy(setting: Setting, network: str) -> nn.Module:
+    return load_model(setting.baseline(network))
+
+
+def _measures(
+    model: nn.Module, task: Task, before: NetworkCosts, unpruned: ChannelGraph
+) -> dict[str, Any]:
+    """Return what is left of the costs, and the widths of all layers."""
+    graph = channel_graph(model, task.example())
+    after, everything = NetworkCosts(graph), as_tensor(graph.all_kept())
+    whole = as_tensor(unpruned.all_kept())
+    names: tuple[CostName, ...] = ("macs", "weight_bytes", "activation_bytes")
+    return {
+        "shares": {
+            n: float(after.value(n, everything)) / float(before.value(n, whole)) for n in names
+        },
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "int8_weight_bytes": int(after.weight_bytes(everything)),
+        "widths": {layer.module: len(layer.out_classes) for layer in graph.layers},
+    }
+
+
+class _Clock:
+    """Seconds per stage, kept across interruptions."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._stage, self._since = path, "", 0.0
+        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+
+    def start(self, stage: str) -> None:
+        self._stage, self._since = stage, time.monotonic()
+
+    def stop(self) -> None:
+        """Book what has passed so far; the stage goes on."""
+        now = time.monotonic()
+        self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + now - self._since
+        self._since = now
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._path.write_text(json.dumps(self.seconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""What one batch under sampled actions gave: all that agents learn from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One batch under sampled actions.
+
+    Attributes:
+        actions: 1 kept, 0 dropped, shape (N, agents).
+        losses: loss of every image, shape (N,).
+        reference_losses: loss of the unpruned network on the same images, shape (N,); zeros without
+            one.
+        right: whether the prediction was right, bool, shape (N,).
+        mask_gradients: d loss / d action of every image, shape (N, agents).
+    """
+
+    actions: Tensor
+    losses: Tensor
+    reference_losses: Tensor
+    right: Tensor
+    mask_gradients: Tensor

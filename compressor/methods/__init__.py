@@ -1,0 +1,1 @@
+"""Ways to choose which channels stay, behind one interface."""

@@ -1,0 +1,72 @@
+"""Choices that agents learn: DECORE, in our default form and in the paper's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from compressor.cost import as_tensor
+from compressor.decore.agents import Agents, BudgetAgents, BudgetSettings
+from compressor.decore.paper import DEFAULT_PENALTY, PaperAgents
+from compressor.decore.projection import project, thresholded
+from compressor.decore.search import SearchResult, search
+from compressor.decore.taylor import taylor_scores
+from compressor.methods.method import Choice, PruneTask
+
+
+@dataclass(frozen=True)
+class Decore:
+    """Agents that meet the budget by construction.
+
+    Attributes:
+        settings: constants of the agents.
+        cut_while_learning: remove channels physically as soon as their agents are certain.
+    """
+
+    settings: BudgetSettings = field(default_factory=BudgetSettings)
+    cut_while_learning: bool = True
+
+    def __call__(self, task: PruneTask) -> Choice:
+        """Search from a Taylor prior; round what the agents want to the runtime's steps."""
+        start = task.start
+        prior = taylor_scores(start.model, start.graph, task.images, task.compute)
+        agents = BudgetAgents(prior, task.limits, self.settings)
+        found = _search(task, agents, task.channel_step if self.cut_while_learning else None)
+        return Choice(
+            found.left, project(found.ranking, task.graph, task.limits, task.channel_step)
+        )
+
+
+@dataclass(frozen=True)
+class Paper:
+    """The published rule; projected only where its own threshold misses the limits.
+
+    Attributes:
+        penalty: lambda, the price of a wrong answer.
+    """
+
+    penalty: float = DEFAULT_PENALTY
+
+    def __call__(self, task: PruneTask) -> Choice:
+        """Search with the paper's agents, drop what ends below p = 0.5."""
+        found = _search(task, PaperAgents(task.graph, self.penalty), None)
+        keep = thresholded(found.probabilities, task.graph)
+        if float(task.limits.load(as_tensor(keep))) > 1.0:
+            keep = project(found.ranking, task.graph, task.limits, task.channel_step)
+        return Choice(found.left, keep)
+
+
+def _search(task: PruneTask, agents: Agents, channel_step: int | None) -> SearchResult:
+    return search(
+        task.start.model,
+        task.graph,
+        agents,
+        task.limits,
+        task.images,
+        task.recipe,
+        task.compute,
+        seed=task.seed,
+        checkpoint=task.checkpoint,
+        observer=task.observer,
+        teacher=task.teacher,
+        channel_step=channel_step,
+    )
