@@ -176,7 +176,8 @@ def _do(
     if read_test:
         right = right_answers(replace(task, model=slimmed))
         row |= {"test_top1": float(right.mean()), "test_right": results.pack(right)}
-    save_model(slimmed.cpu(), run.network, 10, setting.work / "networks" / run.name)
+    if variant.saveable:
+        save_model(slimmed.cpu(), run.network, 10, setting.work / "networks" / run.name)
     results.append(file, row)
     say(f"{run.name}: validation {top1:.4f}, test {row.get('test_top1', float('nan')):.4f}")
     for leftover in ("search.pt", "finetune.pt"):

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from benchmarks.pruning.peer_forms import Form
+from benchmarks.pruning.peers import PEERS, Schedule, prune_with_peer
+from compressor.cost import as_tensor
 from compressor.decore.agents import BudgetSettings
+from compressor.errors import InputError
 from compressor.methods.catalogue import CATALOGUE
 from compressor.methods.learned import Decore
 from compressor.methods.method import Method, PruneTask
@@ -24,11 +28,13 @@ class Variant:
         prune: returns the slimmed network, before fine-tuning.
         searches: spends epochs before that.
         distillation: of the search's recipe; fine-tuning is the same for all.
+        saveable: the result is a slimmed form of the architecture, not of a relative of it.
     """
 
     prune: Callable[[PruneTask], nn.Module]
     searches: bool
     distillation: float = 0.5
+    saveable: bool = True
 
 
 def _ours(method: Method) -> Callable[[PruneTask], nn.Module]:
@@ -57,4 +63,34 @@ _SETTINGS = {
     "decore:sharp": _agents(first_temperature=0.1, last_temperature=0.02),
 }
 
-VARIANTS: Mapping[str, Variant] = {**_METHODS, **_SETTINGS}
+
+def _peer(name: str, form: Form, schedule: Schedule) -> Variant:
+    def prune(task: PruneTask) -> nn.Module:
+        if set(task.limits.limits) != {"macs"}:
+            raise InputError("peers are pruned to a share of the MACs")
+        whole = float(task.limits.costs.macs(as_tensor(task.graph.all_kept())))
+        return prune_with_peer(
+            name,
+            task.start.model,
+            task.images,
+            task.compute,
+            macs_share=task.limits.limits["macs"] / whole,
+            channel_step=task.channel_step,
+            form=form,
+            schedule=schedule,
+        )
+
+    return Variant(prune, searches=False, saveable=form == "inner")
+
+
+_FORMS: tuple[tuple[str, Form], ...] = (("", "projection"), ("-inner", "inner"))
+_SCHEDULES: tuple[tuple[str, Schedule], ...] = (("", "progressive"), ("-once", "one-shot"))
+
+_PEERS = {
+    f"{name}{form_suffix}{schedule_suffix}": _peer(name, form, schedule)
+    for name in PEERS
+    for form_suffix, form in _FORMS
+    for schedule_suffix, schedule in _SCHEDULES
+}
+
+VARIANTS: Mapping[str, Variant] = {**_METHODS, **_SETTINGS, **_PEERS}
