@@ -27,7 +27,7 @@ def main() -> None:
     arguments = parser.parse_args()
     setting = open_setting(arguments)
     for network in arguments.networks:
-        if results.finished("baselines.jsonl", {"network": network}):
+        if results.finished(setting.results / "baselines.jsonl", {"network": network}):
             say(f"{network}: finished before")
         else:
             make_baseline(setting, network)
@@ -52,7 +52,7 @@ def make_baseline(setting: Setting, network: str) -> None:
     right = right_answers(task)
     save_model(task.model.cpu(), network, 10, setting.work / "baselines" / network)
     results.append(
-        "baselines.jsonl",
+        setting.results / "baselines.jsonl",
         {
             "network": network,
             "epochs": plan.epochs,

@@ -81,7 +81,7 @@ def main() -> None:
     """Do every run that is missing."""
     arguments = _parser().parse_args()
     setting = open_setting(arguments)
-    file = "screening.jsonl" if arguments.screen else "runs.jsonl"
+    file = setting.results / ("screening.jsonl" if arguments.screen else "runs.jsonl")
     task = setting.task(arguments.network)
     for seed in arguments.seeds:
         for share in arguments.shares:
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _do(
-    run: Run, variant: Variant, baseline: Task, setting: Setting, file: str, *, read_test: bool
+    run: Run, variant: Variant, baseline: Task, setting: Setting, file: Path, *, read_test: bool
 ) -> None:
     """Prune, fine-tune, measure, save, append."""
     folder = setting.work / "runs" / run.name

@@ -18,24 +18,23 @@ from numpy.typing import NDArray
 FOLDER = Path(__file__).parents[1] / "results" / "pruning"
 
 
-def append(file: str, row: dict[str, Any]) -> None:
+def append(path: Path, row: dict[str, Any]) -> None:
     """Append a finished run with the environment it ran in."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    with (FOLDER / file).open("a", encoding="utf-8") as out:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as out:
         out.write(json.dumps({**row, "environment": environment()}) + "\n")
 
 
-def rows(file: str) -> Iterator[dict[str, Any]]:
+def rows(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the finished runs of a file; none where it doesn't exist yet."""
-    path = FOLDER / file
     if path.exists():
         for line in path.read_text(encoding="utf-8").splitlines():
             yield json.loads(line)
 
 
-def finished(file: str, key: dict[str, Any]) -> bool:
+def finished(path: Path, key: dict[str, Any]) -> bool:
     """Tell whether a run with these values is there."""
-    return any(all(row.get(k) == v for k, v in key.items()) for row in rows(file))
+    return any(all(row.get(k) == v for k, v in key.items()) for row in rows(path))
 
 
 def environment() -> dict[str, Any]:
@@ -61,6 +60,6 @@ def unpack(text: str, count: int) -> NDArray[np.bool_]:
 
 
 def _commit() -> str:
-    command = ["git", "-C", str(FOLDER.parent), "rev-parse", "--short", "HEAD"]
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip()

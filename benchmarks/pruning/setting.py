@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.pruning.results import FOLDER
 from compress_export.options import JobOptions
 from compress_export.task import Task, load_task
 from compressor.errors import InputError
@@ -62,12 +63,14 @@ class Setting:
         data: folder with train/CLASS and test/CLASS.
         checkpoints: folder with the given weights.
         work: folder for baselines and the checkpoints of unfinished runs.
+        results: folder of the files of finished runs.
         device: of training.
     """
 
     data: Path
     checkpoints: Path | None
     work: Path
+    results: Path
     device: str
 
     def task(self, network: str, *, adapted: bool = True) -> Task:
@@ -117,6 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, required=True, help="train/CLASS and test/CLASS")
     parser.add_argument("--checkpoints", type=Path, help="folder of the given weights")
     parser.add_argument("--work", type=Path, required=True, help="baselines and unfinished runs")
+    parser.add_argument("--results", type=Path, default=FOLDER, help="files of finished runs")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, help="threads of PyTorch; all cores otherwise")
 
@@ -125,7 +129,13 @@ def open_setting(arguments: argparse.Namespace) -> Setting:
     """Make a setting of parsed arguments; sets PyTorch's threads."""
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    return Setting(arguments.data, arguments.checkpoints, arguments.work, arguments.device)
+    return Setting(
+        arguments.data,
+        arguments.checkpoints,
+        arguments.work,
+        arguments.results,
+        arguments.device,
+    )
 
 
 def with_seed(task: Task, seed: int) -> Task:

@@ -1,0 +1,232 @@
+"""What a DECORE step costs beside a plain training step, and how steps get cheaper with the MACs.
+
+    python benchmarks/bench_step.py
+
+Synthetic images: only time is measured. Plain and DECORE steps of one network alternate in one
+process, so that other work on the machine hits both. The second table cuts a network to shares of
+its MACs (equal shares of every layer) and times plain steps of what is left.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compressor.checkpoint import Checkpoint
+from compressor.compute import Compute
+from compressor.cost import Limits, NetworkCosts, as_tensor
+from compressor.decore.agents import BudgetAgents
+from compressor.decore.projection import TargetError
+from compressor.decore.search import search
+from compressor.graph import channel_graph
+from compressor.methods.method import PruneTask
+from compressor.methods.registry import METHODS
+from compressor.models import build_model
+from compressor.shrink import Shrinking
+from compressor.training import Batch, Recipe, fit
+
+RESULTS = Path(__file__).parent / "results"
+BATCH, SIZE, CLASSES = 128, 32, 10
+SHARES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.125)
+
+
+class Synthetic:
+    """The same few random batches in every epoch."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps_per_epoch = steps
+        generator = torch.Generator().manual_seed(0)
+        self._x = torch.randn(BATCH, 3, SIZE, SIZE, generator=generator)
+        self._labels = torch.randint(0, CLASSES, (BATCH,), generator=generator)
+
+    def train(self, epoch: int) -> Iterator[Batch]:
+        """Yield the batch again and again."""
+        for _ in range(self.steps_per_epoch):
+            yield self._x, self._labels
+
+    def validation(self) -> Iterator[Batch]:
+        """Yield four images: validating is not what is timed."""
+        yield self._x[:4], self._labels[:4]
+
+
+class Stopwatch:
+    """Keeps the seconds between steps; the first step of a run warms up and doesn't count."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._last: float | None = None
+
+    def step(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
+        """Note a step."""
+        now = time.perf_counter()
+        if self._last is not None:
+            self.seconds.append(now - self._last)
+        self._last = now
+
+    def epoch(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
+        """End a run: what comes before the next first step is not a step."""
+        self._last = None
+
+
+def main() -> None:
+    """Measure, write JSON, tables and the picture."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--networks", nargs="+", default=["resnet20", "resnet56", "resnet18"])
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    compute = Compute.choose(arguments.device)
+    found: dict[str, Any] = {
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "batch": BATCH,
+        "step": {},
+        "shrunk": {},
+    }
+    for name in arguments.networks:
+        found["step"][name] = step_ratios(name, compute, arguments.repeats, arguments.steps)
+        found["shrunk"][name] = shrunk_steps(name, compute, arguments.repeats, arguments.steps)
+        print(name, found["step"][name])
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / "step.json").write_text(json.dumps(found, indent=1) + "\n")
+    (RESULTS / "step.md").write_text(_tables(found))
+    _picture(found["shrunk"], RESULTS / "step.png")
+
+
+def step_ratios(name: str, compute: Compute, repeats: int, steps: int) -> dict[str, float]:
+    """Time plain and DECORE steps in turns, each without and with a teacher."""
+    model, teacher = build_model(name, CLASSES), build_model(name, CLASSES)
+    compute.place(teacher).eval()
+    graph = channel_graph(model, torch.zeros(1, 3, SIZE, SIZE))
+    costs = NetworkCosts(graph)
+    whole = as_tensor(graph.all_kept())
+    limits = Limits(costs, {"macs": 0.5 * float(costs.macs(whole))})
+    images = Synthetic(steps)
+    watches = {key: Stopwatch() for key in ("plain", "decore", "plain+teacher", "decore+teacher")}
+    for _ in range(repeats):
+        for key, watch in watches.items():
+            taught = teacher if key.endswith("teacher") else None
+            recipe = Recipe(1, 1e-4, distillation=0.5 if taught else 0.0)
+            if key.startswith("plain"):
+                _plain(model, images, recipe, compute, watch, taught)
+                continue
+            agents = BudgetAgents(torch.rand(graph.class_count) + 0.1, limits)
+            search(
+                model, graph, agents, limits, images, recipe, compute,
+                seed=0, checkpoint=Checkpoint(None), observer=watch, teacher=taught,
+            )  # fmt: skip
+    milliseconds = {key: statistics.median(w.seconds) * 1e3 for key, w in watches.items()}
+    return milliseconds | {
+        "ratio": milliseconds["decore"] / milliseconds["plain"],
+        "ratio_with_teacher": milliseconds["decore+teacher"] / milliseconds["plain+teacher"],
+    }
+
+
+def shrunk_steps(name: str, compute: Compute, repeats: int, steps: int) -> list[dict[str, float]]:
+    """Time plain steps of the network at shares of its MACs, in turns."""
+    images, rows, nets = Synthetic(steps), [], []
+    for share in SHARES:
+        try:
+            net, left = _uniformly_cut(name, share, compute)
+        except TargetError:
+            continue  # this network has no such width
+        nets.append((net, Stopwatch()))
+        rows.append({"macs_share": left})
+    for _ in range(repeats):
+        for net, watch in nets:
+            _plain(net, images, Recipe(1, 1e-4), compute, watch, None)
+    for row, (_, watch) in zip(rows, nets, strict=True):
+        row["step_ms"] = statistics.median(watch.seconds) * 1e3
+    for row in rows:
+        row["time_share"] = row["step_ms"] / rows[0]["step_ms"]
+    return rows
+
+
+def _uniformly_cut(name: str, share: float, compute: Compute) -> tuple[nn.Module, float]:
+    model = build_model(name, CLASSES)
+    graph = channel_graph(model, torch.zeros(1, 3, SIZE, SIZE))
+    costs = NetworkCosts(graph)
+    whole = float(costs.macs(as_tensor(graph.all_kept())))
+    task = PruneTask(
+        start=Shrinking.whole(model, graph),
+        graph=graph,
+        limits=Limits(costs, {"macs": share * whole}),
+        channel_step=8,
+        images=Synthetic(1),
+        recipe=Recipe(0, 0.1),
+        compute=compute,
+        seed=0,
+        checkpoint=Checkpoint(None),
+        observer=Stopwatch(),
+    )
+    choice = METHODS["uniform"](task)
+    left = choice.left.without(choice.keep, torch.randn(2, 3, SIZE, SIZE))
+    return left.model, float(costs.macs(as_tensor(choice.keep))) / whole
+
+
+def _plain(
+    model: nn.Module,
+    images: Synthetic,
+    recipe: Recipe,
+    compute: Compute,
+    watch: Stopwatch,
+    teacher: nn.Module | None,
+) -> None:
+    fit(
+        model, images, recipe, compute,
+        stage="plain", checkpoint=Checkpoint(None), observer=watch, teacher=teacher,
+    )  # fmt: skip
+
+
+def _tables(found: dict[str, Any]) -> str:
+    lines = [
+        "# Cost of a DECORE step\n",
+        f"Medians, batch {found['batch']}, {found['threads']} threads, torch {found['torch']}. "
+        "`python benchmarks/bench_step.py`\n",
+        "| network | plain ms | DECORE ms | ratio | plain + teacher ms | DECORE + teacher ms | ratio |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, row in found["step"].items():
+        lines.append(
+            f"| {name} | {row['plain']:.1f} | {row['decore']:.1f} | {row['ratio']:.2f} | "
+            f"{row['plain+teacher']:.1f} | {row['decore+teacher']:.1f} | "
+            f"{row['ratio_with_teacher']:.2f} |"
+        )
+    lines += [
+        "\n# A plain step of what is left\n",
+        "| network | MACs left | step ms | of the whole |",
+    ]
+    lines.append("|---|---:|---:|---:|")
+    for name, rows in found["shrunk"].items():
+        for row in rows:
+            lines.append(
+                f"| {name} | {row['macs_share']:.3f} | {row['step_ms']:.1f} | "
+                f"{row['time_share']:.3f} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _picture(shrunk: dict[str, list[dict[str, float]]], path: Path) -> None:
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(5, 4), layout="constrained")
+    for name, rows in shrunk.items():
+        shares = [row["macs_share"] for row in rows]
+        axes.plot(shares, [row["time_share"] for row in rows], marker="o", label=name)
+    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="in proportion")
+    axes.set(xlabel="MACs left", ylabel="time of a training step", xlim=(0, 1.02), ylim=(0, 1.05))
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    main()
