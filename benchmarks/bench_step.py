@@ -192,7 +192,8 @@ def _tables(found: dict[str, Any]) -> str:
         "# Cost of a DECORE step\n",
         f"Medians, batch {found['batch']}, {found['threads']} threads, torch {found['torch']}. "
         "`python benchmarks/bench_step.py`\n",
-        "| network | plain ms | DECORE ms | ratio | plain + teacher ms | DECORE + teacher ms | ratio |",
+        "With a teacher, both steps distil from the whole network.\n",
+        "| network | plain ms | DECORE ms | ratio | with teacher: plain ms | DECORE ms | ratio |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, row in found["step"].items():

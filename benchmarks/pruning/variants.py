@@ -16,6 +16,7 @@ from compressor.methods.catalogue import CATALOGUE
 from compressor.methods.learned import Decore
 from compressor.methods.method import Method, PruneTask
 from compressor.methods.registry import METHODS
+from compressor.methods.rounds import in_rounds
 
 _VERIFIED_IMAGES = 4
 
@@ -60,6 +61,7 @@ _SETTINGS = {
     "decore:leave-one-out": _agents(estimator="leave-one-out"),
     "decore:trapezoid": _agents(estimator="trapezoid"),
     "decore:trapezoid-control": _agents(estimator="trapezoid-control"),
+    "taylor:rounds": Variant(_ours(in_rounds(METHODS["taylor"], 12)), searches=True),
     "decore:sharp": _agents(first_temperature=0.1, last_temperature=0.02),
 }
 
