@@ -4,15 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from compressor.checkpoint import Checkpoint, random_state, restore_random_state
 from compressor.compute import Compute
+from compressor.distill import FeaturePairs, teacher_answers
+from compressor.losses import image_losses
+from compressor.recipe import Recipe, set_rate, sgd
+
+__all__ = [
+    "Batch",
+    "Images",
+    "Observer",
+    "Recipe",
+    "evaluate",
+    "fit",
+    "image_losses",
+    "predictions",
+    "set_rate",
+    "sgd",
+    "teacher_answers",
+]
 
 Batch = tuple[Tensor, Tensor]
 
@@ -41,79 +58,6 @@ class Observer(Protocol):
         """Called after every epoch with its means."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How weights are trained: SGD with Nesterov momentum, one cycle of the learning rate.
-
-    Attributes:
-        epochs: passes over the training images.
-        learning_rate: highest rate of the cycle.
-        weight_decay: on weights with more than one axis; norms and biases have none.
-        warmup_share: share of all steps in which the rate rises; 0 is a plain cosine.
-        decays: whether the rate falls to zero afterwards; a search that fine-tuning follows holds
-            it, since the cycle ends there.
-        label_smoothing: of the cross-entropy.
-        distillation: weight of the teacher's answer in the loss, 0 to 1.
-        temperature: of the softened answers in distillation.
-    """
-
-    epochs: int
-    learning_rate: float
-    weight_decay: float = 5e-4
-    momentum: float = 0.9
-    warmup_share: float = 0.2
-    decays: bool = True
-    label_smoothing: float = 0.0
-    distillation: float = 0.0
-    temperature: float = 4.0
-
-    def rate(self, progress: float) -> float:
-        """Return the learning rate at a share of all steps: linear up, cosine down to zero."""
-        if progress < self.warmup_share:
-            return self.learning_rate * (0.1 + 0.9 * progress / self.warmup_share)
-        if not self.decays:
-            return self.learning_rate
-        down = (progress - self.warmup_share) / (1 - self.warmup_share)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * down))
-
-
-def image_losses(
-    logits: Tensor, labels: Tensor, teacher_logits: Tensor | None, recipe: Recipe
-) -> Tensor:
-    """Return the loss of every image, shape (N,).
-
-    Cross-entropy, mixed with the Kullback-Leibler distance to the teacher's softened answers as in
-    Hinton et al. 2015 (https://arxiv.org/abs/1503.02531), section 2, scaled by the temperature
-    squared.
-    """
-    hard = F.cross_entropy(
-        logits.float(), labels, reduction="none", label_smoothing=recipe.label_smoothing
-    )
-    if teacher_logits is None or recipe.distillation == 0:
-        return hard
-    t = recipe.temperature
-    soft = F.kl_div(
-        F.log_softmax(logits.float() / t, dim=1),
-        F.log_softmax(teacher_logits.float() / t, dim=1),
-        reduction="none",
-        log_target=True,
-    ).sum(dim=1)
-    return (1 - recipe.distillation) * hard + recipe.distillation * t * t * soft
-
-
-def sgd(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
-    """Return the optimizer of a recipe; norms, biases and constants are not decayed."""
-    decayed = [p for p in model.parameters() if p.requires_grad and _is_weight(p)]
-    others = [p for p in model.parameters() if p.requires_grad and not _is_weight(p)]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.SGD(
-        groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0
-    )
-
-
 def fit(
     model: nn.Module,
     images: Images,
@@ -130,11 +74,22 @@ def fit(
     The network as given counts as epoch 0, so that training never returns something worse. Goes on
     from the checkpoint where there is one.
 
+    Args:
+        teacher: in eval mode, on the device; only used where the recipe distills.
+
     Returns:
         Validation top-1 of the weights that are left, a fraction.
     """
     compute.place(model)
     optimizer = sgd(model, recipe)
+    if not recipe.distills:
+        teacher = None
+    features = None
+    if teacher is not None and recipe.attention > 0:
+        features = FeaturePairs(model, teacher, next(iter(images.validation()))[0][:1])
+    trainer = _Trainer(
+        model, images, recipe, compute, optimizer, stage, observer, teacher, features
+    )
     state = checkpoint.load()
     if state is None:
         best_top1 = evaluate(model, images.validation(), compute)
@@ -145,9 +100,7 @@ def fit(
         best_top1, best_weights, first = state["best_top1"], state["best"], state["epoch"]
         restore_random_state(state["random"])
     for epoch in range(first, recipe.epochs):
-        loss = _train_epoch(
-            model, images, recipe, compute, optimizer, epoch, stage, observer, teacher
-        )
+        loss = trainer.run_epoch(epoch)
         top1 = evaluate(model, images.validation(), compute)
         if top1 >= best_top1:
             best_top1, best_weights = top1, _copy_of(model)
@@ -167,54 +120,53 @@ def fit(
     return best_top1
 
 
-def _train_epoch(
-    model: nn.Module,
-    images: Images,
-    recipe: Recipe,
-    compute: Compute,
-    optimizer: torch.optim.Optimizer,
-    epoch: int,
-    stage: str,
-    observer: Observer,
-    teacher: nn.Module | None,
-) -> float:
-    model.train()
-    steps = images.steps_per_epoch
-    total = steps * recipe.epochs
-    loss_sum = 0.0
-    for step, (x, labels) in enumerate(images.train(epoch)):
-        done = epoch * steps + step
-        set_rate(optimizer, recipe.rate(done / total))
-        x, labels = compute.images(x), labels.to(compute.device)
-        with compute.arithmetic():
-            answers = teacher_answers(teacher, x)
-            logits = model(x)
-        loss = image_losses(logits, labels, answers, recipe).mean()
-        optimizer.zero_grad()
+@dataclass(frozen=True)
+class _Trainer:
+    """What every epoch of `fit` needs."""
+
+    model: nn.Module
+    images: Images
+    recipe: Recipe
+    compute: Compute
+    optimizer: torch.optim.Optimizer
+    stage: str
+    observer: Observer
+    teacher: nn.Module | None
+    features: FeaturePairs | None
+
+    def run_epoch(self, epoch: int) -> float:
+        """Train for one epoch; return its mean loss."""
+        self.model.train()
+        steps = self.images.steps_per_epoch
+        total = steps * self.recipe.epochs
+        loss_sum = 0.0
+        with nullcontext() if self.features is None else self.features:
+            for step, (x, labels) in enumerate(self.images.train(epoch)):
+                done = epoch * steps + step
+                set_rate(self.optimizer, self.recipe.rate(done / total))
+                loss_sum += self._step(x, labels)
+                values = {"loss": loss_sum / (step + 1)}
+                self.observer.step(self.stage, done + 1, total, values)
+        if not math.isfinite(loss_sum):
+            raise FloatingPointError(
+                f"the loss became {loss_sum} in epoch {epoch + 1} of '{self.stage}'; "
+                "lower --learning-rate"
+            )
+        return loss_sum / steps
+
+    def _step(self, x: Tensor, labels: Tensor) -> float:
+        """Take one step on a batch; return its loss."""
+        x, labels = self.compute.images(x), labels.to(self.compute.device)
+        with self.compute.arithmetic():
+            answers = teacher_answers(self.teacher, x)
+            logits = self.model(x)
+        loss = image_losses(logits, labels, answers, self.recipe).mean()
+        if self.features is not None:
+            loss = loss + self.recipe.attention * self.features.losses().mean()
+        self.optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
-        loss_sum += float(loss.detach())
-        observer.step(stage, done + 1, total, {"loss": loss_sum / (step + 1)})
-    if not math.isfinite(loss_sum):
-        raise FloatingPointError(
-            f"the loss became {loss_sum} in epoch {epoch + 1} of '{stage}'; lower --learning-rate"
-        )
-    return loss_sum / steps
-
-
-def teacher_answers(teacher: nn.Module | None, x: Tensor) -> Tensor | None:
-    """Return the teacher's logits without gradient, or None without a teacher."""
-    if teacher is None:
-        return None
-    with torch.no_grad():
-        logits: Tensor = teacher(x)
-    return logits
-
-
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate of all parameter groups."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
+        self.optimizer.step()
+        return float(loss.detach())
 
 
 def evaluate(model: nn.Module, batches: Iterable[Batch], compute: Compute) -> float:
@@ -235,11 +187,6 @@ def predictions(
         with torch.no_grad():
             logits = model(compute.images(x))
         yield logits.argmax(dim=1).cpu(), labels
-
-
-def _is_weight(parameter: Tensor) -> bool:
-    # A constant of an empty branch has shape (1, C, 1, 1): many axes, but it acts as a bias.
-    return parameter.dim() > 1 and parameter.numel() > parameter.shape[1]
 
 
 def _copy_of(model: nn.Module) -> dict[str, Any]:
