@@ -23,7 +23,7 @@ from torch import Tensor
 from compressor.cost import Limits
 from compressor.decore.estimators import ESTIMATORS
 from compressor.decore.outcome import Outcome
-from compressor.decore.policy import shared_threshold
+from compressor.decore.policy import scheduled_load, shared_threshold
 
 
 class Agents(Protocol):
@@ -95,9 +95,8 @@ class BudgetAgents:
         return first * (last / first) ** min(progress, 1.0)
 
     def scheduled_load(self, progress: float) -> float:
-        """Return the wanted ratio of expected cost to budget: cubic descent (Zhu & Gupta 2017)."""
-        remaining = 1 - min(progress / self._settings.descent_share, 1.0)
-        return 1 + max(self._first_load - 1, 0.0) * remaining**3
+        """Return the wanted ratio of expected cost to budget at a share of the search."""
+        return scheduled_load(self._first_load, progress, self._settings.descent_share)
 
     def probabilities(self, progress: float) -> Tensor:
         """Return sigmoid((logit - threshold) / temperature) whose expected cost is on schedule."""

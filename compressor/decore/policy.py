@@ -19,6 +19,20 @@ def log_probability_gradient(actions: Tensor, probabilities: Tensor) -> Tensor:
     return actions - probabilities
 
 
+def scheduled_load(first_load: float, progress: float, descent_share: float) -> float:
+    """Return the wanted ratio of expected cost to limit: cubic descent to 1 (Zhu & Gupta 2017).
+
+    Zhu & Gupta 2017 (https://arxiv.org/abs/1710.01878), equation 1.
+
+    Args:
+        first_load: ratio of the whole network.
+        progress: share of the search that is done.
+        descent_share: share of the search in which the cost falls.
+    """
+    remaining = 1 - min(progress / descent_share, 1.0)
+    return 1 + max(first_load - 1, 0.0) * remaining**3
+
+
 def shared_threshold(
     logits: Tensor, temperature: float, limits: Limits, load: float, iterations: int = 50
 ) -> float:

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-MethodName = Literal["decore", "paper", "taylor", "l1", "l2", "uniform", "bn-scale", "random"]
+MethodName = Literal[
+    "decore",
+    "paper",
+    "hard-concrete",
+    "bn-sparse",
+    "evolution",
+    "taylor",
+    "l1",
+    "l2",
+    "uniform",
+    "bn-scale",
+    "random",
+]
 
 
 class MethodInfo(NamedTuple):
@@ -23,6 +35,9 @@ class MethodInfo(NamedTuple):
 CATALOGUE: Mapping[MethodName, MethodInfo] = {
     "decore": MethodInfo(True, "one agent per channel, under the budget"),
     "paper": MethodInfo(True, "DECORE as published"),
+    "hard-concrete": MethodInfo(True, "gates that are learned with the weights, at a price"),
+    "bn-sparse": MethodInfo(True, "batch-norm scales that an L1 penalty makes sparse"),
+    "evolution": MethodInfo(True, "widths bred by the loss of the masked network"),
     "taylor": MethodInfo(False, "first-order change of the loss per unit of cost"),
     "l1": MethodInfo(False, "mean magnitude of the weights, compared over all layers"),
     "l2": MethodInfo(False, "root mean square of the weights, compared over all layers"),

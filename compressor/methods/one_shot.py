@@ -57,7 +57,7 @@ def globally(score: ScoreFunction) -> Method:
     """Compare scores over all layers: one threshold for the whole network."""
 
     def method(task: PruneTask) -> Choice:
-        return _choice(task, _of_the_whole(score(task), task))
+        return _choice(task, of_the_whole(score(task), task))
 
     return method
 
@@ -66,7 +66,7 @@ def uniformly(score: ScoreFunction) -> Method:
     """Keep the same share of every group, the best of each."""
 
     def method(task: PruneTask) -> Choice:
-        ranking = rank_within_groups(_of_the_whole(score(task), task), task.graph)
+        ranking = rank_within_groups(of_the_whole(score(task), task), task.graph)
         return _choice(task, ranking)
 
     return method
@@ -81,7 +81,7 @@ def rank_within_groups(scores: Score, graph: ChannelGraph) -> Score:
     return np.where(np.isneginf(scores), -np.inf, ranking)
 
 
-def _of_the_whole(scores: Tensor, task: PruneTask) -> Score:
+def of_the_whole(scores: Tensor, task: PruneTask) -> Score:
     """Put the scores of what is there into the whole network's order; -inf for what is gone."""
     whole = np.full(task.graph.class_count, -np.inf)
     whole[task.start.classes] = scores.numpy()

@@ -37,17 +37,25 @@ def norm_scales(model: nn.Module, graph: ChannelGraph) -> Tensor:
     """
     total = torch.zeros(graph.class_count, dtype=torch.float64)
     count = torch.zeros_like(total)
-    for cut in graph.slices:
-        module = model.get_submodule(cut.module)
-        if cut.tensor == "weight" and isinstance(module, nn.modules.batchnorm._BatchNorm):
-            scale = module.weight.detach().double().cpu().abs()
-            _add(total, cut, scale)
-            _add(count, cut, torch.ones_like(scale))
+    for cut, weight in norm_slices(model, graph):
+        scale = weight.detach().double().cpu().abs()
+        _add(total, cut, scale)
+        _add(count, cut, torch.ones_like(scale))
     seen = count > 0
     scores = total / count.clamp_min(1)
     if not bool(seen.any()):
         raise ValueError("the network has no batch norm with a scale: choose another method")
     return torch.where(seen, scores, scores[seen].mean())
+
+
+def norm_slices(model: nn.Module, graph: ChannelGraph) -> list[tuple[AxisSlice, nn.Parameter]]:
+    """Return the scales of all batch norms that are cut, each of shape (channels,)."""
+    return [
+        (cut, module.weight)
+        for cut in graph.slices
+        if cut.tensor == "weight"
+        and isinstance(module := model.get_submodule(cut.module), nn.modules.batchnorm._BatchNorm)
+    ]
 
 
 def _producing_weights(model: nn.Module, graph: ChannelGraph) -> list[tuple[AxisSlice, Tensor]]:

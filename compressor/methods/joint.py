@@ -1,0 +1,120 @@
+"""The loop of methods that train weights and judge channels by the same batches.
+
+`training.fit` goes back to its best epoch; here the last one counts, since what was learned about
+the channels belongs to the weights of that moment.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from compressor.checkpoint import random_state, restore_random_state
+from compressor.methods.method import PruneTask
+from compressor.training import image_losses, set_rate, sgd, teacher_answers
+
+
+class Learner(Protocol):
+    """Weights, and whatever else a method learns beside them."""
+
+    def step(
+        self, x: Tensor, labels: Tensor, progress: float, generator: torch.Generator
+    ) -> Mapping[str, float]:
+        """Learn from one batch.
+
+        Args:
+            x: images on the task's device, shape (N, C, H, W).
+            labels: shape (N,).
+            progress: share of all steps that are done.
+            generator: of everything random in this epoch.
+
+        Returns:
+            Values for the observer; "loss" is among them.
+        """
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a resumed search needs."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a saved state."""
+
+
+class Weights:
+    """The weights of a task's network while they train by the task's recipe."""
+
+    def __init__(self, task: PruneTask) -> None:
+        self._task = task
+        self.model = task.compute.place(task.start.model)
+        self._optimizer = sgd(self.model, task.recipe)
+
+    def loss(self, x: Tensor, labels: Tensor) -> Tensor:
+        """Return the mean loss of one batch in train mode, a scalar with gradient."""
+        self.model.train()
+        with self._task.compute.arithmetic():
+            answers = teacher_answers(self._task.teacher, x)
+            logits = self.model(x)
+        return image_losses(logits, labels, answers, self._task.recipe).mean()
+
+    def update(self, loss: Tensor, progress: float) -> None:
+        """Take one step of SGD; gradients also reach what else the loss depends on."""
+        set_rate(self._optimizer, self._task.recipe.rate(progress))
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return weights and optimizer."""
+        return {"model": self.model.state_dict(), "optimizer": self._optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a saved state."""
+        self.model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+
+def learn(task: PruneTask, learner: Learner) -> None:
+    """Give a learner the epochs of the task's recipe; go on from the checkpoint if there is one.
+
+    Every epoch draws from its own seed, so a resumed search equals an undisturbed one. The network
+    is left in eval mode.
+
+    Raises:
+        FloatingPointError: the loss is no number any more.
+    """
+    first, state = 0, task.checkpoint.load()
+    if state is not None:
+        learner.load_state_dict(state["learner"])
+        restore_random_state(state["random"])
+        first = int(state["epoch"])
+    for epoch in range(first, task.recipe.epochs):
+        task.observer.epoch("search", epoch + 1, _run_epoch(task, learner, epoch))
+        task.checkpoint.save(
+            {"learner": learner.state_dict(), "epoch": epoch + 1, "random": random_state()}
+        )
+    task.start.model.eval()
+
+
+def _run_epoch(task: PruneTask, learner: Learner, epoch: int) -> dict[str, float]:
+    """Return the means of what the learner reported."""
+    generator = torch.Generator().manual_seed(task.seed * 1_000_003 + epoch)
+    steps = task.images.steps_per_epoch
+    total = steps * task.recipe.epochs
+    sums: dict[str, float] = {}
+    means: dict[str, float] = {}
+    for step, (x, labels) in enumerate(task.images.train(epoch)):
+        done = epoch * steps + step
+        x, labels = task.compute.images(x), labels.to(task.compute.device)
+        for name, value in learner.step(x, labels, done / total, generator).items():
+            sums[name] = sums.get(name, 0.0) + value
+        means = {name: value / (step + 1) for name, value in sums.items()}
+        task.observer.step("search", done + 1, total, means)
+    if not math.isfinite(sums["loss"]):
+        raise FloatingPointError(
+            f"the loss became {sums['loss']} in epoch {epoch + 1} of the search; "
+            "lower --learning-rate"
+        )
+    return means
