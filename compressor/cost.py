@@ -1,4 +1,4 @@
-"""What a network costs as a function of which channels stay: MACs, weight bytes, activation bytes.
+"""What a network costs as a function of which channels stay: MACs, bytes, milliseconds.
 
 Every cost is defined for keep probabilities as well as for hard choices. With independent agents
 the expectation of a product of two layers' widths is taken as the product of their expectations,
@@ -8,7 +8,8 @@ always exact.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,9 +18,9 @@ import torch
 from torch import Tensor
 
 from compressor.graph import ChannelGraph, Keep
-from compressor.graph.channel_graph import FIXED_CLASS, Classes
+from compressor.latency import LatencyCost, LatencyTable, counts
 
-CostName = Literal["macs", "weight_bytes", "activation_bytes"]
+CostName = Literal["macs", "weight_bytes", "activation_bytes", "latency_ms"]
 
 BIAS_BYTES = 4
 """Both INT8 formats store biases as 32-bit integers."""
@@ -32,26 +33,33 @@ class NetworkCosts:
         graph: the network's channel graph.
         bytes_per_weight: 1 for INT8, 2 for FP16, 4 for FP32.
         bytes_per_activation: likewise for feature maps.
+        latency: a table for each file format that has to be fast, measured for this network.
     """
 
     def __init__(
-        self, graph: ChannelGraph, bytes_per_weight: int = 1, bytes_per_activation: int = 1
+        self,
+        graph: ChannelGraph,
+        bytes_per_weight: int = 1,
+        bytes_per_activation: int = 1,
+        latency: Sequence[LatencyTable] = (),
     ) -> None:
         layers, maps, count = graph.layers, graph.feature_maps, graph.class_count
-        self._inputs = _counts([layer.in_classes for layer in layers], count)
-        self._outputs = _counts([layer.out_classes for layer in layers], count)
+        self._inputs = counts([layer.in_classes for layer in layers], count)
+        self._outputs = counts([layer.out_classes for layer in layers], count)
         depthwise = torch.tensor([layer.depthwise for layer in layers])
         groups = torch.tensor([float(layer.groups) for layer in layers], dtype=torch.float64)
         self._depthwise, self._groups = depthwise, groups
         self._macs = _column([layer.macs_per_pair for layer in layers])
         self._weights = _column([layer.weights_per_pair for layer in layers]) * bytes_per_weight
         self._biases = _column([layer.has_bias * BIAS_BYTES for layer in layers])
-        self._maps = _counts([entry.classes for entry in maps], count)
+        self._maps = counts([entry.classes for entry in maps], count)
         self._elements = _column([entry.elements_per_channel for entry in maps])
         self._elements *= bytes_per_activation
         born, dies = _column([m.born for m in maps]), _column([m.dies for m in maps])
         # (moments, maps): which feature maps are alive while each of them is being made
         self._alive = ((born[None] <= born[:, None]) & (dies[None] >= born[:, None])).double()
+        self._graph, self._tables = graph, tuple(latency)
+        self._latency = [LatencyCost(graph, table) for table in latency]
 
     def macs(self, keep: Tensor) -> Tensor:
         """Return expected multiply-accumulates for one image; keep has shape (class_count,)."""
@@ -71,12 +79,41 @@ class NetworkCosts:
         sizes = self._elements * (self._maps @ _with_fixed(keep))
         return (self._alive @ sizes).max()
 
+    def latencies_ms(self, keep: Tensor) -> Tensor:
+        """Return expected milliseconds by each latency table, shape (tables,)."""
+        full = _with_fixed(keep)
+        return torch.stack([table.milliseconds(full) for table in self._latency])
+
+    def latency_ms(self, keep: Tensor) -> Tensor:
+        """Return expected milliseconds in the slowest of the file formats.
+
+        Raises:
+            ValueError: no latency table was given.
+        """
+        if not self._latency:
+            raise ValueError("latency_ms needs a latency table")
+        return self.latencies_ms(keep).max()
+
+    def calibrated(self, keep: Tensor, measured_ms: Sequence[float]) -> NetworkCosts:
+        """Return costs whose latency tables agree with a network that was measured as a whole.
+
+        Args:
+            keep: the measured network.
+            measured_ms: its latency by each table's runtime.
+        """
+        pairs = zip(self._tables, measured_ms, self.latencies_ms(keep).tolist(), strict=True)
+        same = copy.copy(self)
+        same._tables = tuple(table.scaled(ms / predicted) for table, ms, predicted in pairs)
+        same._latency = [LatencyCost(self._graph, table) for table in same._tables]
+        return same
+
     def value(self, name: CostName, keep: Tensor) -> Tensor:
         """Return one of the costs by name."""
         functions = {
             "macs": self.macs,
             "weight_bytes": self.weight_bytes,
             "activation_bytes": self.activation_bytes,
+            "latency_ms": self.latency_ms,
         }
         return functions[name](keep)
 
@@ -130,12 +167,3 @@ def _with_fixed(keep: Tensor) -> Tensor:
 
 def _column(values: list[int]) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
-
-
-def _counts(rows: list[Classes], class_count: int) -> Tensor:
-    """Return how many channels of each class every row has; fixed ones in the last column."""
-    counts = np.zeros((len(rows), class_count + 1))
-    for row, classes in enumerate(rows):
-        columns = np.where(classes == FIXED_CLASS, class_count, classes)
-        np.add.at(counts[row], columns, 1.0)
-    return torch.from_numpy(counts)

@@ -65,13 +65,15 @@ class Geometry:
     """What a layer computes, its widths aside: what its latency depends on beside them.
 
     Attributes:
-        kind: "depthwise" for a convolution whose outputs each see just one input channel.
+        kind: "depthwise" for a convolution whose outputs each see just one input channel;
+            "elementwise" for an operation without weights.
         kernel, stride, padding, dilation: (height, width) each; 1, 1, 0, 1 for a linear layer.
-        input_size: (height, width) of its input; rows and 1 for a linear layer.
+        input_size: (height, width) of its input; rows and 1 for a linear layer, elements per
+            channel and 1 for an elementwise one.
         groups: of a grouped convolution, else 1.
     """
 
-    kind: Literal["conv", "depthwise", "linear"]
+    kind: Literal["conv", "depthwise", "linear", "elementwise"]
     kernel: tuple[int, int]
     stride: tuple[int, int]
     padding: tuple[int, int]
