@@ -39,7 +39,7 @@ def repack(path: Path, *, rename: bool) -> None:
     graph = TfliteGraph(path)
     if rename:
         _rename(graph)
-    path.write_bytes(_packed(graph))
+    path.write_bytes(pack(graph.model))
 
 
 def bounded_pads(path: Path, ranges: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
@@ -58,12 +58,13 @@ def bounded_pads(path: Path, ranges: Mapping[str, Mapping[str, np.ndarray]]) -> 
             low = np.asarray(ranges[inside.name.decode()]["min"], np.float32)
             border.buffer = len(graph.model.buffers)
             graph.model.buffers.append(type(graph.model.buffers[0])(low.view(np.uint8)))
-    return _packed(graph)
+    return pack(graph.model)
 
 
-def _packed(graph: TfliteGraph) -> bytes:
+def pack(model: Any) -> bytes:
+    """The bytes of a `ModelT` of the TFLite schema, constants aligned."""
     builder = _AlignedBuilder(1 << 16)
-    builder.Finish(graph.model.Pack(builder), FILE_IDENTIFIER)
+    builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
     return bytes(builder.Output())
 
 
