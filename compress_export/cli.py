@@ -19,6 +19,7 @@ Action = Callable[[], int]
 _INPUT = "Input"
 _IMAGES = "Images"
 _SIZE = "How small, and the search for it"
+_TRAINING = "Training"
 _OUTPUT = "Output"
 _RUN = "Run"
 
@@ -156,20 +157,58 @@ def compress(
     ] = None,
     baseline_epochs: Annotated[
         str | None,
-        _option(_SIZE, "Epochs that train the baseline, or adapt given weights.", metavar="N"),
+        _option(_TRAINING, "Epochs that train the baseline, or adapt given weights.", metavar="N"),
     ] = None,
     search_epochs: Annotated[
-        str | None, _option(_SIZE, "Epochs of the channel search.", metavar="N")
+        str | None, _option(_TRAINING, "Epochs of the channel search.", metavar="N")
     ] = None,
     finetune_epochs: Annotated[
         str | None,
-        _option(_SIZE, "Epochs that train the slim network from the baseline.", metavar="N"),
+        _option(_TRAINING, "Epochs that train the slim network from the baseline.", metavar="N"),
     ] = None,
     batch_size: Annotated[
-        str | None, _option(_SIZE, "Images per training step.", metavar="N")
+        str | None, _option(_TRAINING, "Images per training step.", metavar="N")
     ] = None,
     learning_rate: Annotated[
-        str | None, _option(_SIZE, "Highest step of the weights.", metavar="RATE")
+        str | None, _option(_TRAINING, "Highest step of the weights.", metavar="RATE")
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        _option(_TRAINING, "one-cycle or cosine. Default: one-cycle.", metavar="NAME"),
+    ] = None,
+    regularizer: Annotated[
+        str | None, _option(_TRAINING, "l1 or l2. Default: l2.", metavar="NAME")
+    ] = None,
+    weight_decay: Annotated[
+        str | None,
+        _option(
+            _TRAINING,
+            "Strength of the regularizer; fine-tuning scales it to the slim network.",
+            metavar="DECAY",
+        ),
+    ] = None,
+    distill: Annotated[
+        str | None,
+        _option(
+            _TRAINING,
+            "What the teacher teaches: logits, features (both) or none. Default: logits.",
+            metavar="NAME",
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        _option(
+            _TRAINING,
+            "Teacher in place of the original: weights, or a saved network such as "
+            "DIR/torch/baseline.",
+            metavar="FILE",
+        ),
+    ] = None,
+    teacher_model: Annotated[
+        str | None,
+        _option(
+            _TRAINING, "Network of the teacher's weights. Default: the original's.", metavar="MODEL"
+        ),
     ] = None,
     stages: Annotated[
         str | None,

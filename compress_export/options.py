@@ -109,6 +109,12 @@ class JobOptions(BaseModel):
     resume: bool = False
     dry_run: bool = False
     config: UserPath | None = None
+    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+    regularizer: Literal["l1", "l2"] = "l2"
+    weight_decay: float | None = Field(None, ge=0, lt=1)
+    distill: Literal["logits", "features", "none"] = "logits"
+    teacher: UserPath | None = None
+    teacher_model: str | None = Field(None, min_length=1)
     seed: int = Field(0, ge=0, le=2**32 - 1)
     device: str = Field("cpu", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     threads: int | None = Field(None, ge=1)
@@ -159,8 +165,17 @@ class JobOptions(BaseModel):
         return self.model_dump(mode="json", exclude=set(_NOT_IDENTITY))
 
 
+        self._check_teacher()
 def _in_order(chosen: Iterable[str]) -> tuple[str, ...]:
     """Without repeats, stages in the order in which they run."""
+    def _check_teacher(self) -> None:
+        if self.teacher is not None and self.distill == "none":
+            raise ValueError("--teacher has nothing to teach with --distill none; use logits")
+        if self.teacher_model is not None and self.teacher is None:
+            raise ValueError(
+                f"--teacher-model {self.teacher_model} needs the weights of it: give --teacher FILE"
+            )
+
     unique = tuple(dict.fromkeys(chosen))
     if not unique:
         raise ValueError("names nothing; leave the option out for all of them")

@@ -15,6 +15,7 @@ from compress_export.progress import RunLog
 from compress_export.schedule import Epochs, finetune_recipe, search_recipe
 from compress_export.targets import FIRST_RUNG, Target
 from compress_export.task import Task
+from compressor.capacity import scale_dropout, scaled_decay, share_left
 from compressor.checkpoint import Checkpoint
 from compressor.cost import Limits, NetworkCosts, as_tensor
 from compressor.decore.paper import DEFAULT_PENALTY
@@ -24,6 +25,8 @@ from compressor.methods.learned import Paper
 from compressor.methods.method import Method, PruneTask
 from compressor.methods.registry import METHODS
 from compressor.methods.rounds import in_rounds
+from compressor.recalibrate import recalibrate
+from compressor.recipe import Recipe
 from compressor.saved import load_model, save_model
 from compressor.shrink import Shrinking
 from compressor.training import fit
@@ -81,7 +84,7 @@ def prune(
     halves the MACs of the one before and starts from its net; the last one within the drop wins.
 
     Args:
-        baseline: the trained network; it is also the teacher.
+        baseline: the trained network; it is also the teacher unless the task has another.
         baseline_top1: its validation top-1, a fraction.
         channel_step: multiple that kept widths are rounded to.
         bytes_per_value: of weights and activations in the files that go to the board.
@@ -113,7 +116,7 @@ def _ladder(
     # One image more or less must not decide where there are few.
     allowed = max(max_drop * _DROP_MARGIN, 100 / len(stage.task.data.validation))
     for rung in range(1, _MAX_RUNGS + 1):
-        start = stage.teacher if best is None else best.model
+        start = stage.original if best is None else best.model
         share = FIRST_RUNG * _RUNG_RATIO ** (rung - 1)
         stage.log.say(f"rung {rung}: {share:.3g} of the MACs")
         try:
@@ -138,7 +141,7 @@ class _Stage:
     """What every rung needs."""
 
     task: Task
-    teacher: nn.Module
+    original: nn.Module
     options: JobOptions
     epochs: Epochs
     channel_step: int
@@ -180,17 +183,31 @@ class _Stage:
             f"weights; masked and slimmed differ by {slimmed.difference:.0e}"
         )
         with log.timed("finetune"):
-            top1 = fit(
-                slimmed.model,
-                task.images("finetune"),
-                finetune_recipe(self.options, self.epochs, task.batch_size),
-                task.compute,
-                stage="finetune",
-                checkpoint=Checkpoint(work / "finetune.pt"),
-                observer=log.within(work.name),
-                teacher=task.compute.place(self.teacher).eval(),
-            )
+            top1 = self._recover(slimmed.model, work)
         return Pruned(slimmed.model.cpu().eval(), top1, slimmed.difference, shares)
+
+    def _recover(self, model: nn.Module, work: Path) -> float:
+        """Fine-tune a slimmed network in place; return its validation top-1, a fraction."""
+        task, images = self.task, self.task.images("finetune")
+        scale_dropout(model, self.original, task.example())
+        recalibrate(model, images, task.compute)
+        recipe = finetune_recipe(self.options, self.epochs, task.batch_size)
+        return fit(
+            model,
+            images,
+            scaled_decay(recipe, share_left(model, self.original)),
+            task.compute,
+            stage="finetune",
+            checkpoint=Checkpoint(work / "finetune.pt"),
+            observer=self.log.within(work.name),
+            teacher=self._teacher(recipe),
+        )
+
+    def _teacher(self, recipe: Recipe) -> nn.Module | None:
+        if not recipe.distills:
+            return None
+        teacher = self.original if self.task.teacher is None else self.task.teacher
+        return self.task.compute.place(teacher).eval()
 
     def _method(self) -> Method:
         if self.options.method == "paper":
@@ -203,8 +220,10 @@ class _Stage:
     ) -> PruneTask:
         task = self.task
         recipe = search_recipe(self.options, self.epochs, task.batch_size)
+        start = copy.deepcopy(model)
+        scale_dropout(start, self.original, task.example())  # a loaded rung has the original's
         return PruneTask(
-            start=Shrinking.whole(copy.deepcopy(model), graph),
+            start=Shrinking.whole(start, graph),
             graph=graph,
             limits=bound,
             channel_step=self.channel_step,
@@ -214,7 +233,7 @@ class _Stage:
             seed=task.seed,
             checkpoint=Checkpoint(work / "search.pt"),
             observer=self.log.within(work.name),
-            teacher=task.compute.place(self.teacher).eval() if recipe.distillation else None,
+            teacher=self._teacher(recipe),
         )
 
 

@@ -50,7 +50,8 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     earlier = {k: v for k, v in report["timings_seconds"].items() if k not in ("load", "bench")}
     log.timings_seconds.update(earlier)
     networks = folder.staged / "torch"
-    task = load_task(saved.model_copy(update={"weights": networks / "baseline"}), log.say)
+    baseline = {"weights": networks / "baseline", "teacher": None, "distill": "none"}
+    task = load_task(saved.model_copy(update=baseline), log.say)
     stack.enter_context(log)
     done = saved.model_copy(
         update={

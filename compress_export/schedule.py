@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from compress_export.options import JobOptions
 from compressor.methods.catalogue import CATALOGUE
@@ -12,6 +13,14 @@ from compressor.training import Recipe
 _REFERENCE_BATCH = 128
 _PRUNING_RATE = 0.05
 """Chosen on validation images, see benchmarks/results/pruning/screening.jsonl."""
+
+_BASELINE_WARMUP, _PRUNING_WARMUP = 0.2, 0.1
+_DISTILLATION = 0.5
+_ATTENTION = 1000.0
+"""Beta of attention transfer as its authors chose it, https://arxiv.org/abs/1612.03928."""
+
+_WEIGHT_DECAY: Mapping[str, float] = {"l2": 5e-4, "l1": 1e-5}
+"""Both pull alike at a weight of 0.02, a usual one."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +51,9 @@ def choose_epochs(options: JobOptions, steps_per_epoch: int, trained: bool) -> E
 
 def baseline_recipe(options: JobOptions, epochs: Epochs, batch_size: int, trained: bool) -> Recipe:
     """Train from scratch, or adapt given weights with a fifth of the rate."""
-    rate = 0.02 if trained else 0.1
-    return Recipe(
-        epochs.baseline,
-        _rate(options, rate, batch_size),
-        label_smoothing=0.0 if trained else 0.1,
-    )
+    recipe = _recipe(options, epochs.baseline, 0.02 if trained else 0.1, batch_size)
+    warmup_share = _warmup_share(options, _BASELINE_WARMUP)
+    return replace(recipe, warmup_share=warmup_share, label_smoothing=0.0 if trained else 0.1)
 
 
 def search_recipe(options: JobOptions, epochs: Epochs, batch_size: int) -> Recipe:
@@ -55,16 +61,40 @@ def search_recipe(options: JobOptions, epochs: Epochs, batch_size: int) -> Recip
 
     `paper` gets plain cross-entropy.
     """
-    distillation = 0.0 if options.method == "paper" else 0.5
-    rate = _rate(options, _PRUNING_RATE, batch_size)
-    return Recipe(epochs.search, rate, distillation=distillation, warmup_share=0.1, decays=False)
+    recipe = _recipe(options, epochs.search, _PRUNING_RATE, batch_size)
+    teaches = options.method != "paper" and options.distill != "none"
+    return replace(
+        recipe,
+        distillation=_DISTILLATION if teaches else 0.0,
+        warmup_share=_warmup_share(options, _PRUNING_WARMUP),
+        decays=False,
+    )
 
 
 def finetune_recipe(options: JobOptions, epochs: Epochs, batch_size: int) -> Recipe:
-    """Distillation from the original; the second half of one cycle that the search began."""
-    rate = _rate(options, _PRUNING_RATE, batch_size)
-    warmup_share = 0.0 if epochs.search else 0.1
-    return Recipe(epochs.finetune, rate, distillation=0.5, warmup_share=warmup_share)
+    """Distillation from the teacher; the second half of one cycle that the search began."""
+    recipe = _recipe(options, epochs.finetune, _PRUNING_RATE, batch_size)
+    return replace(
+        recipe,
+        distillation=0.0 if options.distill == "none" else _DISTILLATION,
+        attention=_ATTENTION if options.distill == "features" else 0.0,
+        warmup_share=0.0 if epochs.search else _warmup_share(options, _PRUNING_WARMUP),
+    )
+
+
+def _recipe(options: JobOptions, epochs: int, rate: float, batch_size: int) -> Recipe:
+    """What all stages share: the rate for their batch size, and the regularizer."""
+    decay = _WEIGHT_DECAY[options.regularizer]
+    return Recipe(
+        epochs,
+        _rate(options, rate, batch_size),
+        weight_decay=decay if options.weight_decay is None else options.weight_decay,
+        regularizer=options.regularizer,
+    )
+
+
+def _warmup_share(options: JobOptions, of_one_cycle: float) -> float:
+    return of_one_cycle if options.schedule == "one-cycle" else 0.0
 
 
 def _rate(options: JobOptions, at_reference_batch: float, batch_size: int) -> float:

@@ -20,10 +20,10 @@ from compress_export.data import (
     train_batches,
 )
 from compress_export.data.splits import VALIDATION_SHARE
+from compress_export.networks import architecture_of, load_network, load_teacher
 from compress_export.options import JobOptions
 from compressor.errors import InputError
-from compressor.models import build_model, default_input
-from compressor.weights import load_weights
+from compressor.models import default_input
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +53,7 @@ class Task:
         calibration: indices into the training images.
         compute: device and arithmetic.
         seed: of everything random.
+        teacher: what the slim network is distilled from; None is the original.
     """
 
     architecture: str
@@ -66,6 +67,7 @@ class Task:
     calibration: NDArray[np.int64]
     compute: Compute
     seed: int
+    teacher: nn.Module | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -149,7 +151,7 @@ def load_task(options: JobOptions, say: Callable[[str], None]) -> Task:
     except (ValueError, RuntimeError) as error:
         raise InputError(str(error).splitlines()[0]) from error
     torch.manual_seed(options.seed)
-    architecture = _architecture(options)
+    architecture = architecture_of(options.model, options.weights)
     preprocessing = _preprocessing(options, architecture)
     data = load_data(
         options.data,
@@ -163,7 +165,8 @@ def load_task(options: JobOptions, say: Callable[[str], None]) -> Task:
         f"data: {data.description}: {len(data.train)} training, {len(data.validation)} validation, "
         f"{len(data.test)} test images in {len(data.classes)} classes"
     )
-    model = _network(options, len(data.classes))
+    model = load_network(options.model, options.weights, len(data.classes))
+    example = torch.zeros(1, 3, preprocessing.size, preprocessing.size)
     flip = options.augment == "crop+flip" or (options.augment == "auto" and data.flip_allowed)
     return Task(
         architecture=architecture,
@@ -179,16 +182,8 @@ def load_task(options: JobOptions, say: Callable[[str], None]) -> Task:
         ),
         compute=compute,
         seed=options.seed,
+        teacher=load_teacher(options, model, architecture, len(data.classes), example),
     )
-
-
-def _architecture(options: JobOptions) -> str:
-    """What --model says; a folder of --weights says it itself."""
-    if options.weights is not None and options.weights.is_dir():
-        from compressor.saved import read_description
-
-        return read_description(options.weights).architecture
-    return options.model
 
 
 def _preprocessing(options: JobOptions, architecture: str) -> Preprocessing:
@@ -198,24 +193,6 @@ def _preprocessing(options: JobOptions, architecture: str) -> Preprocessing:
         mean=options.mean or usual.mean,
         std=options.std or usual.std,
     )
-
-
-def _network(options: JobOptions, num_classes: int) -> nn.Module:
-    """Build the network and load its weights; a folder holds a network that was slimmed before."""
-    if options.weights is not None and options.weights.is_dir():
-        from compressor.saved import load_model, read_description
-
-        saved = read_description(options.weights).num_classes
-        if saved != num_classes:
-            raise InputError(
-                f"weights {options.weights}: the network has {saved} classes, the data has "
-                f"{num_classes}; give data with the same classes"
-            )
-        return load_model(options.weights)
-    model = build_model(options.model, num_classes)
-    if options.weights is not None:
-        load_weights(model, options.weights)
-    return model.eval()
 
 
 def _batch_size(train: ImageSet) -> int:

@@ -97,9 +97,16 @@ def test_lists_triples_and_sizes_are_read_from_text() -> None:
         ("seed", "-1", "--seed -1: must be greater than or equal to 0"),
         ("input_size", "4", "--input-size 4"),
         ("validation_share", "0.9", "--validation-share 0.9"),
-        ("method", "magic", "'decore' or 'paper'"),
+        ("method", "magic", "must be 'decore', 'paper'"),
         ("penalty", "100", "--method paper"),
         ("batch_size", "1", "--batch-size 1"),
+        ("schedule", "linear", "--schedule linear: must be 'one-cycle' or 'cosine'"),
+        ("regularizer", "l3", "--regularizer l3: must be 'l1' or 'l2'"),
+        ("weight_decay", "-1", "--weight-decay -1: must be greater than or equal to 0"),
+        ("weight_decay", "nan", "--weight-decay nan"),
+        ("weight_decay", "5", "--weight-decay 5: must be less than 1"),
+        ("distill", "maps", "--distill maps: must be 'logits', 'features' or 'none'"),
+        ("teacher_model", "resnet56", "give --teacher FILE"),
     ],
 )
 def test_mistakes_name_option_value_and_what_is_allowed(option: str, value: str, says: str) -> None:
@@ -112,6 +119,13 @@ def test_mistakes_name_option_value_and_what_is_allowed(option: str, value: str,
 def test_mean_without_std_is_refused() -> None:
     with pytest.raises(UsageError, match="--mean and --std belong together"):
         resolve_options({"board": "jetson", "mean": "0,0,0"})
+
+
+def test_a_teacher_with_nothing_to_teach_is_refused() -> None:
+    with pytest.raises(UsageError, match="--teacher has nothing to teach with --distill none"):
+        resolve_options({"board": "jetson", "teacher": "t.pt", "distill": "none"})
+    options = resolve_options({"board": "jetson", "teacher": "~/t.pt", "teacher_model": "vgg16"})
+    assert (options.teacher, options.teacher_model) == (Path.home() / "t.pt", "vgg16")
 
 
 def test_all_mistakes_come_in_one_message() -> None:

@@ -46,3 +46,11 @@ class TwoBlocks(nn.Module):
 
 def two_blocks(num_classes: int) -> nn.Module:
     return TwoBlocks(num_classes)
+
+
+def only_8_pixels(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, num_classes))
+
+
+def only_16_pixels(num_classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, num_classes))

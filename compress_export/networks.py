@@ -1,0 +1,108 @@
+"""The network and its teacher, from what the user said of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compress_export.options import JobOptions
+from compressor.errors import InputError
+from compressor.models import build_model
+from compressor.user_code import first_line
+from compressor.weights import load_weights
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+def architecture_of(model: str, weights: Path | None) -> str:
+    """Return what a model is called; a folder of weights says it itself."""
+    if weights is not None and weights.is_dir():
+        from compressor.saved import read_description
+
+        return read_description(weights).architecture
+    return model
+
+
+def load_network(model: str, weights: Path | None, num_classes: int) -> nn.Module:
+    """Build a network and load its weights; a folder holds a network that was slimmed before.
+
+    Raises:
+        InputError: no such network or weights, or they don't belong together.
+    """
+    if weights is not None and weights.is_dir():
+        from compressor.saved import load_model, read_description
+
+        saved = read_description(weights).num_classes
+        if saved != num_classes:
+            raise InputError(
+                f"weights {weights}: the network has {saved} classes, the data has "
+                f"{num_classes}; give data with the same classes"
+            )
+        return load_model(weights)
+    network = build_model(model, num_classes)
+    if weights is not None:
+        load_weights(network, weights)
+    return network.eval()
+
+
+def load_teacher(
+    options: JobOptions,
+    network: nn.Module,
+    architecture: str,
+    num_classes: int,
+    example: torch.Tensor,
+) -> nn.Module | None:
+    """Return the network that --teacher names; None where the original teaches.
+
+    Args:
+        network: the original.
+        architecture: what it is called; the teacher is called the same unless it says otherwise.
+        example: one input, shape (1, C, H, W).
+
+    Raises:
+        InputError: it can't be loaded, has other classes, takes other images, or has no feature
+            maps where those are to be taught.
+    """
+    if "prune" not in options.stages:
+        return None
+    teacher = None
+    if options.teacher is not None:
+        _refuse_a_second_name(options.teacher, options.teacher_model)
+        teacher = load_network(options.teacher_model or architecture, options.teacher, num_classes)
+        _check_answer(teacher, options.teacher, num_classes, example)
+    if options.distill == "features":
+        from compressor.distill import shared_stages
+
+        shared_stages(network, teacher or network, example)
+    return teacher
+
+
+def _refuse_a_second_name(path: Path, name: str | None) -> None:
+    if name is not None and path.is_dir():
+        raise InputError(
+            f"--teacher-model {name}: the folder {path} says itself which network it holds; "
+            "leave --teacher-model out"
+        )
+
+
+def _check_answer(teacher: nn.Module, path: Path, num_classes: int, example: torch.Tensor) -> None:
+    """Raise InputError where a teacher doesn't answer an image with one number for each class."""
+    import torch
+
+    size = f"{example.shape[-1]}x{example.shape[-2]}"
+    try:
+        with torch.no_grad():
+            answer = teacher(example)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise InputError(
+            f"--teacher {path}: it doesn't take images of {size} pixels, as the network does: "
+            f"{first_line(error)}"
+        ) from error
+    shape = tuple(getattr(answer, "shape", ()))
+    if shape != (1, num_classes):
+        raise InputError(
+            f"--teacher {path}: its answer to one image has the shape {shape}, wanted is "
+            f"{(1, num_classes)}, one number for each class of the data"
+        )
