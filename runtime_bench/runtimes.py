@@ -88,7 +88,7 @@ class TfliteRunner:
 
     def __init__(self, path: Path, file: ModelFile, threads: int) -> None:
         module = import_runtime("tflite")
-        self.runtime = _tflite_name(module.__name__)
+        self.runtime = tflite_name(module.__name__)
         self._interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
         self._interpreter.allocate_tensors()
         self._file = file
@@ -142,7 +142,8 @@ def import_runtime(file_format: str) -> Any:
     raise RuntimeMissingError(f"no {file_format} runtime can be imported ({'; '.join(failures)})")
 
 
-def _tflite_name(module: str) -> str:
+def tflite_name(module: str) -> str:
+    """Name and version of a TFLite runtime, given the name of its interpreter module."""
     distribution = dict(_TFLITE_RUNTIMES)[module]
     try:
         return f"{distribution} {metadata.version(distribution)}"

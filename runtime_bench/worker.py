@@ -1,10 +1,13 @@
-"""The measuring process: `python -m runtime_bench.worker`, one model file per process.
+"""The measuring process: `python -m runtime_bench.worker`, one model file per process, or many
+small ones to compare.
 
 Requests come as one JSON object per line on stdin, answers go as one per line to stdout:
 
     {"op": "load", "folder", "file", "threads", "arena"}  -> runtime, RSS before and after the load
     {"op": "time", "runs", "warmup", "image_shape"}       -> times_ms, peak RSS so far
     {"op": "evaluate", "samples", "preprocessing"}        -> accuracy figures; {"done": n} meanwhile
+    {"op": "time_files", "paths", "format", "threads", "rounds", "burst_ms"}
+                                                          -> times_ms; {"done": n} meanwhile
 
 A failure is answered with {"error", "missing_runtime"}. The process ends when stdin does.
 """
@@ -23,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from runtime_bench.bursts import time_in_bursts
 from runtime_bench.errors import BenchError, RuntimeMissingError
 from runtime_bench.manifest import ModelFile, Preprocessing
 from runtime_bench.memory import peak_rss_bytes, rss_bytes
@@ -49,7 +53,12 @@ class Worker:
 
     def answer(self, request: Answer) -> Answer:
         """Carry out one request; any exception is the caller's to report."""
-        handlers = {"load": self.load, "time": self.time, "evaluate": self.evaluate}
+        handlers = {
+            "load": self.load,
+            "time": self.time,
+            "evaluate": self.evaluate,
+            "time_files": self.time_files,
+        }
         return handlers[request["op"]](request)
 
     def load(self, request: Answer) -> Answer:
@@ -112,6 +121,18 @@ class Worker:
             "eval_seconds": seconds,
             "samples": len(samples),
         }
+
+    def time_files(self, request: Answer) -> Answer:
+        """Time many small files side by side; they are gone again afterwards."""
+        times_ms = time_in_bursts(
+            [Path(path) for path in request["paths"]],
+            request["format"],
+            threads=request["threads"],
+            rounds=request["rounds"],
+            burst_ms=request["burst_ms"],
+            progress=lambda done: self._reply({"done": done}),
+        )
+        return {"times_ms": times_ms}
 
     def _loaded(self) -> tuple[Runner, ModelFile]:
         if self._runner is None or self._file is None:

@@ -1,0 +1,119 @@
+"""Time many small model files in one process, robustly on a busy machine.
+
+Files take turns: in every round each one runs for a short burst. A burst is shorter than a
+scheduler's time slice, so most of them pass undisturbed, and its median ignores the run that was
+interrupted; the smallest median of all rounds ignores the rounds in which the machine was slow.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from runtime_bench.runtimes import import_runtime, tflite_name
+
+Run = Callable[[], object]
+
+_LEAST_RUNS = 3
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(int8)": np.int8,
+    "tensor(uint8)": np.uint8,
+}
+
+
+def runtime_name(file_format: str) -> str:
+    """Name and version of the runtime that would run a format, e.g. "onnxruntime 1.31.1".
+
+    Raises:
+        RuntimeMissingError: none is installed.
+    """
+    module = import_runtime(file_format)
+    if file_format == "onnx":
+        return f"onnxruntime {module.__version__}"
+    return tflite_name(module.__name__)
+
+
+def time_in_bursts(
+    paths: Sequence[Path],
+    file_format: str,
+    *,
+    threads: int,
+    rounds: int,
+    burst_ms: float,
+    progress: Callable[[int], None],
+) -> list[float]:
+    """Return the milliseconds of one run of every file: the smallest median of its bursts.
+
+    Every file stays loaded until the end. Inputs are noise of the files' own types, one image.
+
+    Args:
+        threads: of one operator.
+        rounds: bursts of each file.
+        burst_ms: about how long one burst lasts; at least three runs.
+        progress: gets the number of bursts done, after each round.
+    """
+    load = {"onnx": _onnx_run, "tflite": _tflite_run}[file_format]
+    runs = [load(path, threads) for path in paths]
+    for run in runs:
+        run()
+    best_ms = [float("inf")] * len(runs)
+    gc.disable()
+    try:
+        for number in range(rounds):
+            order = range(len(runs)) if number % 2 == 0 else reversed(range(len(runs)))
+            for index in order:
+                best_ms[index] = min(best_ms[index], _burst(runs[index], burst_ms))
+            progress((number + 1) * len(runs))
+    finally:
+        gc.enable()
+    return best_ms
+
+
+def _burst(run: Run, burst_ms: float) -> float:
+    run()  # refills the caches after another file's turn
+    times_ms: list[float] = []
+    end = time.perf_counter_ns() + burst_ms * 1e6
+    while len(times_ms) < _LEAST_RUNS or time.perf_counter_ns() < end:
+        start = time.perf_counter_ns()
+        run()
+        times_ms.append((time.perf_counter_ns() - start) / 1e6)
+    return statistics.median(times_ms)
+
+
+def _onnx_run(path: Path, threads: int) -> Run:
+    onnxruntime = import_runtime("onnx")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors only
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    feed = {given.name: _noise(given.shape, _DTYPES[given.type]) for given in session.get_inputs()}
+    names = [made.name for made in session.get_outputs()]
+    return lambda: session.run(names, feed)
+
+
+def _tflite_run(path: Path, threads: int) -> Run:
+    module = import_runtime("tflite")
+    interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
+    interpreter.allocate_tensors()
+    for given in interpreter.get_input_details():
+        interpreter.set_tensor(given["index"], _noise(given["shape"], given["dtype"]))
+    invoke: Run = interpreter.invoke
+    return invoke
+
+
+def _noise(shape: Sequence[int | str], dtype: Any) -> np.ndarray:
+    generator = np.random.default_rng(0)
+    # onnxruntime names a free dimension, which is the batch.
+    sizes = tuple(1 if isinstance(size, str) else int(size) for size in shape)
+    if dtype == np.float32:
+        return generator.standard_normal(sizes).astype(np.float32)
+    limits = np.iinfo(dtype)
+    return generator.integers(limits.min, limits.max + 1, sizes, dtype)
