@@ -139,6 +139,15 @@ def compress(
         str | None,
         _option(_SIZE, "Limit for each INT8 file, with a unit: 1MiB, 500KiB.", metavar="SIZE"),
     ] = None,
+    target_latency: Annotated[
+        str | None,
+        _option(
+            _SIZE,
+            "Limit for the latency (p90) of each INT8 file, with a unit: 5ms, 250us. Needs a "
+            "machine of the board's kind.",
+            metavar="TIME",
+        ),
+    ] = None,
     max_drop: Annotated[
         str | None,
         _option(_SIZE, "Accuracy that may be lost, in percentage points.", metavar="POINTS"),

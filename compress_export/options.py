@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from compress_export.durations import parse_latency_ms
 from compress_export.sizes import parse_size
 from compressor.methods.catalogue import CATALOGUE, MethodName
 
@@ -48,6 +49,12 @@ def _size_bytes(value: object) -> object:
     raise ValueError("give a number with a unit, as in 1MiB, 500KiB or 2MB")
 
 
+def _milliseconds(value: object) -> object:
+    if isinstance(value, str):
+        return parse_latency_ms(value)
+    raise ValueError("give a number with a unit, as in 5ms or 250us")
+
+
 def _expand(value: object) -> object:
     return Path(value).expanduser() if isinstance(value, str | Path) else value
 
@@ -58,12 +65,17 @@ SizeBytes = Annotated[
     int, BeforeValidator(_size_bytes), PlainSerializer(lambda n: f"{n}B", return_type=str)
 ]
 
+Milliseconds = Annotated[
+    float, BeforeValidator(_milliseconds), PlainSerializer(lambda ms: f"{ms!r}ms", return_type=str)
+]
+
 
 class JobOptions(BaseModel):
     """Everything the main job can be told.
 
     Attributes in fractions of 1: target_macs, validation_share. In percentage points: max_drop.
-    In bytes: target_size (constructed from text with a unit, "1MiB").
+    In bytes: target_size (constructed from text with a unit, "1MiB"). In milliseconds:
+    target_latency (likewise, "5ms").
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
@@ -87,6 +99,7 @@ class JobOptions(BaseModel):
     # How small, and how that is searched
     target_macs: float | None = None
     target_size: SizeBytes | None = None
+    target_latency: Milliseconds | None = None
     max_drop: float | None = Field(None, ge=0, le=100)
     method: MethodName = "decore"
     penalty: float | None = Field(None, gt=0)
@@ -96,6 +109,12 @@ class JobOptions(BaseModel):
     finetune_epochs: int | None = Field(None, ge=0)
     batch_size: int | None = Field(None, ge=2)
     learning_rate: float | None = Field(None, gt=0)
+    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
+    regularizer: Literal["l1", "l2"] = "l2"
+    weight_decay: float | None = Field(None, ge=0, lt=1)
+    distill: Literal["logits", "features", "none"] = "logits"
+    teacher: UserPath | None = None
+    teacher_model: str | None = Field(None, min_length=1)
 
     # What comes out
     stages: Annotated[tuple[Stage, ...], BeforeValidator(_split)] = STAGES
@@ -109,12 +128,6 @@ class JobOptions(BaseModel):
     resume: bool = False
     dry_run: bool = False
     config: UserPath | None = None
-    schedule: Literal["one-cycle", "cosine"] = "one-cycle"
-    regularizer: Literal["l1", "l2"] = "l2"
-    weight_decay: float | None = Field(None, ge=0, lt=1)
-    distill: Literal["logits", "features", "none"] = "logits"
-    teacher: UserPath | None = None
-    teacher_model: str | None = Field(None, min_length=1)
     seed: int = Field(0, ge=0, le=2**32 - 1)
     device: str = Field("cpu", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")
     threads: int | None = Field(None, ge=1)
@@ -152,22 +165,9 @@ class JobOptions(BaseModel):
             )
         if (self.mean is None) != (self.std is None):
             raise ValueError("--mean and --std belong together: give both or neither")
+        self._check_teacher()
         return self
 
-    @property
-    def target_size_bytes(self) -> int | None:
-        """The same as target_size, with the unit in its name."""
-        return self.target_size
-
-    def identity(self) -> dict[str, Any]:
-        """The options that decide what is made, as plain JSON: equal for runs that may resume
-        each other."""
-        return self.model_dump(mode="json", exclude=set(_NOT_IDENTITY))
-
-
-        self._check_teacher()
-def _in_order(chosen: Iterable[str]) -> tuple[str, ...]:
-    """Without repeats, stages in the order in which they run."""
     def _check_teacher(self) -> None:
         if self.teacher is not None and self.distill == "none":
             raise ValueError("--teacher has nothing to teach with --distill none; use logits")
@@ -176,6 +176,24 @@ def _in_order(chosen: Iterable[str]) -> tuple[str, ...]:
                 f"--teacher-model {self.teacher_model} needs the weights of it: give --teacher FILE"
             )
 
+    @property
+    def target_size_bytes(self) -> int | None:
+        """The same as target_size, with the unit in its name."""
+        return self.target_size
+
+    @property
+    def target_latency_ms(self) -> float | None:
+        """The same as target_latency, with the unit in its name."""
+        return self.target_latency
+
+    def identity(self) -> dict[str, Any]:
+        """The options that decide what is made, as plain JSON: equal for runs that may resume
+        each other."""
+        return self.model_dump(mode="json", exclude=set(_NOT_IDENTITY))
+
+
+def _in_order(chosen: Iterable[str]) -> tuple[str, ...]:
+    """Without repeats, stages in the order in which they run."""
     unique = tuple(dict.fromkeys(chosen))
     if not unique:
         raise ValueError("names nothing; leave the option out for all of them")

@@ -17,6 +17,7 @@ FIRST_RUNG = 0.4
 """Share of the MACs at which the search for the smallest net starts."""
 
 DEFAULT_MAX_DROP = 1.0
+LATENCY = "latency_p90_ms"
 
 _COST_OF_BUDGET: Mapping[str, CostName] = {
     "file_size_mib": "weight_bytes",
@@ -75,12 +76,16 @@ class Target:
 def resolved_budgets(options: JobOptions, board_limits: Mapping[str, float]) -> dict[str, float]:
     """Return the board's budgets with the user's options in their place.
 
-    `--target-size` tightens the file size, `--max-drop` replaces the accuracy drop.
+    `--target-size` tightens the file size, `--target-latency` the latency, `--max-drop` replaces
+    the accuracy drop.
     """
     budgets = dict(board_limits)
     if options.target_size_bytes is not None:
         size_mib = options.target_size_bytes / MIB
         budgets["file_size_mib"] = min(size_mib, budgets.get("file_size_mib", size_mib))
+    if options.target_latency_ms is not None:
+        wanted_ms = options.target_latency_ms
+        budgets[LATENCY] = min(wanted_ms, budgets.get(LATENCY, wanted_ms))
     if options.max_drop is not None:
         budgets["accuracy_drop_points"] = options.max_drop
     return budgets
@@ -92,15 +97,19 @@ def choose_target(
     costs: NetworkCosts,
     graph: ChannelGraph,
     unpruned: Sequence[SizedFile],
+    p90_ms: Mapping[str, float] | None = None,
 ) -> Target:
     """Decide what the search has to reach.
 
-    In this order: `--target-macs`; `--target-size`; the budgets that the unpruned quantized files
-    miss; where none binds, the smallest net within the accuracy drop, from 0.4 of the MACs down.
+    In this order: `--target-macs`; `--target-size` and `--target-latency`; the budgets that the
+    unpruned quantized files miss; where none binds, the smallest net within the accuracy drop, from
+    0.4 of the MACs down.
 
     Args:
         budgets: as `resolved_budgets` returned them.
         unpruned: quantized files of the unpruned network, or estimates of them.
+        p90_ms: latency of those files by name; None where it isn't known or this machine can't
+            speak for the board.
     """
     from compressor.cost import as_tensor
 
@@ -110,15 +119,33 @@ def choose_target(
         return Target({"macs": options.target_macs * macs}, f"{options.target_macs:g} of the MACs")
     estimates = {name: float(costs.value(name, everything)) for name in _COST_OF_BUDGET.values()}
     limits, reasons = _missed(budgets, estimates, unpruned)
-    if options.target_size_bytes is not None:
-        limits = {k: v for k, v in limits.items() if k == "weight_bytes"}
-        text = f"{options.target_size_bytes / MIB:.3g} MiB for each quantized file"
+    for name, ms in (p90_ms or {}).items():
+        limit_ms = budgets.get(LATENCY, float("inf"))
+        if ms > limit_ms:
+            limits["latency_ms"] = limit_ms
+            reasons.append(f"{name} misses {LATENCY} ({ms:.3g} of {limit_ms:.3g} ms)")
+    wishes = _wishes(options)
+    if wishes:
+        limits = {k: v for k, v in limits.items() if k in wishes}
+        text = " and ".join(wishes.values()) + " for each quantized file"
+        if "latency_ms" in wishes and p90_ms is None:
+            return Target(limits, f"{text}; the unpruned files are yet to be timed")
         return Target(limits, text if limits else f"{text}, which the unpruned files already meet")
     if limits:
         return Target(limits, "the board's budgets: " + ", ".join(reasons))
     drop = budgets.get("accuracy_drop_points", DEFAULT_MAX_DROP)
     why = f"the smallest net within {drop:g} points, as no budget binds"
     return Target({"macs": FIRST_RUNG * macs}, why, smallest=True)
+
+
+def _wishes(options: JobOptions) -> dict[CostName, str]:
+    """Return the user's own limits for the files: cost name -> words."""
+    wishes: dict[CostName, str] = {}
+    if options.target_size_bytes is not None:
+        wishes["weight_bytes"] = f"{options.target_size_bytes / MIB:.3g} MiB"
+    if options.target_latency_ms is not None:
+        wishes["latency_ms"] = f"{options.target_latency_ms:.3g} ms"
+    return wishes
 
 
 def _missed(
