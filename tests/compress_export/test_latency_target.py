@@ -216,8 +216,9 @@ def test_only_a_machine_of_the_boards_kind_can_tell(monkeypatch) -> None:
     refuse_unsearchable(wanted, board_of("aarch64", ("neon",)))
 
 
-def test_files_are_measured_without_a_trace(tmp_path: Path) -> None:
+def test_files_are_measured_without_a_trace(tmp_path: Path, monkeypatch) -> None:
     """p90 of real files, by format; the folder stays as it was."""
+    monkeypatch.setattr("compress_export.latency_target._REPEATS", 1)
     from torch import nn
 
     from exporters import Calibration, export_files, write_manifest
