@@ -160,13 +160,13 @@ def staircase(board: Board, threads: int) -> dict[str, list[float]]:
 
 def network_rows(name: str, board: Board, options: argparse.Namespace) -> tuple[list[Row], float]:
     """Compare one network at all shares; also return the seconds that its tables took."""
-    subjects = list(_subjects(name, board, options.seed))
     rows, seconds = [], 0.0
-    with tempfile.TemporaryDirectory() as scratch:
-        folders = [Path(scratch) / str(number) for number in range(len(subjects))]
-        for subject, folder in zip(subjects, folders, strict=True):
-            _export(subject.slimmed, folder, board)
-        for precision in PRECISIONS:
+    for precision in PRECISIONS:
+        with tempfile.TemporaryDirectory() as scratch:
+            subjects = list(_subjects(name, board.channel_steps[precision], options.seed))
+            folders = [Path(scratch) / str(number) for number in range(len(subjects))]
+            for subject, folder in zip(subjects, folders, strict=True):
+                _export(subject.slimmed, folder, board, precision)
             began = time.perf_counter()
             tables = latency_tables(
                 subjects[0].graph,
@@ -186,23 +186,23 @@ def network_rows(name: str, board: Board, options: argparse.Namespace) -> tuple[
                     paths, file_format, threads=options.threads, rounds=ROUNDS
                 )
                 factor = measured[0] / sums[0][place]
-                for subject, ms, table in zip(subjects, measured, sums, strict=True):
-                    rows.append(
-                        Row(
-                            name,
-                            subject.macs_share,
-                            file_format,
-                            precision,
-                            ms,
-                            table[place],
-                            table[place] * factor,
-                        )
+                rows += [
+                    Row(
+                        name,
+                        subject.macs_share,
+                        file_format,
+                        precision,
+                        ms,
+                        table[place],
+                        table[place] * factor,
                     )
+                    for subject, ms, table in zip(subjects, measured, sums, strict=True)
+                ]
     return rows, seconds
 
 
-def _subjects(name: str, board: Board, seed: int) -> Iterator[Subject]:
-    """Yield the network unpruned, and with random channels and widths on the board's steps."""
+def _subjects(name: str, channel_step: int, seed: int) -> Iterator[Subject]:
+    """Yield the network unpruned, and with random channels and widths on a step."""
     torch.manual_seed(seed)
     model = build_model(name, CLASSES).eval()
     for module in model.modules():
@@ -218,11 +218,11 @@ def _subjects(name: str, board: Board, seed: int) -> Iterator[Subject]:
         for group in graph.groups:
             ranking[group.classes] += generator.normal()
         limits = Limits(costs, {"macs": share * macs})
-        keep = project(ranking, graph, limits, board.channel_steps["int8"])
+        keep = project(ranking, graph, limits, channel_step)
         yield Subject(name, graph, keep, slim(model, graph, keep))
 
 
-def _export(model: nn.Module, folder: Path, board: Board) -> None:
+def _export(model: nn.Module, folder: Path, board: Board, precision: str) -> None:
     def images() -> Iterator[np.ndarray]:
         yield np.random.default_rng(0).standard_normal((4, 3, SIDE, SIDE)).astype(np.float32)
 
@@ -235,7 +235,7 @@ def _export(model: nn.Module, folder: Path, board: Board) -> None:
         validation=images,
         board=board,
         formats=FORMATS,
-        precisions=PRECISIONS,
+        precisions=[precision],
         progress=lambda line: None,
     )
 
@@ -295,9 +295,9 @@ def draw(stairs: dict[str, list[float]], path: Path) -> None:
         axis.set_title(titles[file_format])
         axis.set_xlabel("output channels")
         axis.set_xticks(range(0, 65, 8))
-        axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
         axis.legend()
+    axes[0].set_ylim(bottom=0)  # of both, once all is drawn
     axes[0].set_ylabel("latency in µs")
     side = STAIR["side"]
     figure.suptitle(
