@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compressor.decore.agents import cost_gradient
 from compressor.decore.policy import scheduled_load
 from compressor.decore.projection import project
 from compressor.masks import ChannelMasks
@@ -30,6 +31,9 @@ STRETCH = (-0.1, 1.1)
 _LONGEST_STEP = 1.0
 """Of a logit, in one batch: where nearly all gates are shut or open, cost hardly has a slope."""
 
+_CHEAPEST = 0.1
+"""What channels cost at the least, in means, where a step is divided by it."""
+
 
 @dataclass(frozen=True)
 class HardConcrete:
@@ -43,12 +47,13 @@ class HardConcrete:
         first_logit: log alpha of all gates at the start; 2 leaves 97.5 % of them open.
         travel: logits that a gate moves in one search if its gradient is always the root mean
             square of all gates' and always points the same way; it stands for the paper's step
-            size, for any number of steps.
+            size, for any number of steps. High enough that gates end open or shut: with half-open
+            ones the weights would train as another network than the one that remains.
         descent_share: share of the search in which the expected cost falls to the limits.
     """
 
     first_logit: float = 2.0
-    travel: float = 10.0
+    travel: float = 60.0
     descent_share: float = 0.6
 
     def __call__(self, task: PruneTask) -> Choice:
@@ -89,14 +94,15 @@ class _GateTraining:
     """Weights and gates; `logits` holds log alpha, shape (classes that are there,), float64."""
 
     def __init__(self, task: PruneTask, settings: HardConcrete) -> None:
-        self._task, self._settings = task, settings
+        self._task, self._limits, self._settings = task, task.limits, settings
         self._weights = Weights(task)
         count = task.start.graph.class_count
         self.logits = torch.full((count,), settings.first_logit, dtype=torch.float64)
         self._mean_square = torch.zeros((), dtype=torch.float64)
         self._seen = 0
         self._there = torch.from_numpy(task.start.classes)
-        self._first_load = float(self._load(torch.ones(count, dtype=torch.float64)))
+        everything = self._whole(torch.ones(count, dtype=torch.float64))
+        self._first_load = float(self._limits.load(everything))
         self._rate = settings.travel / max(task.recipe.epochs * task.images.steps_per_epoch, 1)
 
     def step(
@@ -114,27 +120,34 @@ class _GateTraining:
     def _move(self, gradient: Tensor, progress: float) -> tuple[float, float]:
         """Step down loss + mu x expected load; return the load before the step, and mu.
 
-        The step -rate x (g + mu c), with c the load's gradient, changes the load by c times it. Mu
-        is the multiplier for which that ends on the schedule, and never negative: nothing is paid
-        for being dear.
+        The step of a gate is -rate x (g + mu c) / d: g and c are the slopes of loss and load, and d
+        is what its channels cost, so that all gates fall alike where the loss has no say (the
+        paper's Adam divides likewise). It changes the load by c times it. Mu is the multiplier for
+        which that ends on the schedule, and never negative: nothing is paid for being dear.
         """
-        logits = self.logits.clone().requires_grad_()
-        load = self._load(open_probabilities(logits))
-        (slope,) = torch.autograd.grad(load, logits)
+        opened = open_probabilities(self.logits)
+        load = float(self._limits.load(self._whole(opened)))
+        costs = cost_gradient(self._limits, self._whole(opened))[self._there]
+        slope = costs * opened * (1 - opened)
+        divisor = (costs / costs.mean()).clamp_min(_CHEAPEST)
+        gradient = gradient / divisor
         self._seen += 1
         self._mean_square += (gradient.square().mean() - self._mean_square) / self._seen
         gradient = gradient / self._mean_square.sqrt().clamp_min(1e-12)
-        wanted = scheduled_load(self._first_load, progress, self._settings.descent_share)
-        excess = (float(load.detach()) - wanted) / self._rate
-        price = max(0.0, (excess - float(slope @ gradient)) / max(float(slope @ slope), 1e-30))
-        step = self._rate * (gradient + price * slope)
+        price = 0.0
+        if self._limits.limits:
+            wanted = scheduled_load(self._first_load, progress, self._settings.descent_share)
+            needed = (load - wanted) / self._rate - float(slope @ gradient)
+            price = max(0.0, needed / max(float(slope @ (slope / divisor)), 1e-30))
+        step = self._rate * (gradient + price * slope / divisor)
         self.logits -= step.clamp(-_LONGEST_STEP, _LONGEST_STEP)
-        return float(load.detach()), price
+        return load, price
 
-    def _load(self, probabilities: Tensor) -> Tensor:
-        """Return the worst ratio of expected cost to limit."""
+    def _whole(self, probabilities: Tensor) -> Tensor:
+        """Put what is there into the whole network's order; zero for what is gone."""
         whole = torch.zeros(self._task.graph.class_count, dtype=torch.float64)
-        return self._task.limits.load(whole.index_put((self._there,), probabilities))
+        whole[self._there] = probabilities
+        return whole
 
     def state_dict(self) -> dict[str, Any]:
         return {
