@@ -33,10 +33,12 @@ from benchmarks.pruning.setting import (
 from benchmarks.pruning.variants import VARIANTS, Variant
 from boards import load_board
 from compress_export.task import Task
+from compressor.capacity import scale_dropout, scaled_decay, share_left
 from compressor.checkpoint import Checkpoint
 from compressor.cost import CostName, Limits, NetworkCosts, as_tensor
 from compressor.graph import ChannelGraph, channel_graph
 from compressor.methods.method import PruneTask
+from compressor.recalibrate import recalibrate
 from compressor.saved import load_model, save_model
 from compressor.shrink import Shrinking
 from compressor.training import Recipe, fit
@@ -156,10 +158,12 @@ def _do(
         distillation=0.5,
         warmup_share=0.0 if run.search_epochs else 0.1,
     )
+    scale_dropout(slimmed, teacher, task.example())
+    recalibrate(slimmed, task.images("finetune"), task.compute)
     top1 = fit(
         slimmed,
         task.images("finetune"),
-        recipe,
+        scaled_decay(recipe, share_left(slimmed, teacher)),
         task.compute,
         stage="finetune",
         checkpoint=Checkpoint(folder / "finetune.pt"),
