@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -47,8 +48,9 @@ def _ours(method: Method) -> Callable[[PruneTask], nn.Module]:
     return prune
 
 
-def _agents(**settings: object) -> Variant:
-    return Variant(_ours(Decore(BudgetSettings(**settings))), searches=True)  # type: ignore[arg-type]
+def _agents(*, steps: bool = False, **settings: Any) -> Variant:
+    method = Decore(BudgetSettings(**settings), agents_of_steps=steps)
+    return Variant(_ours(method), searches=True)
 
 
 _METHODS = {
@@ -62,6 +64,14 @@ _SETTINGS = {
     "decore:trapezoid": _agents(estimator="trapezoid"),
     "decore:trapezoid-control": _agents(estimator="trapezoid-control"),
     "taylor:rounds": Variant(_ours(in_rounds(METHODS["taylor"], 12)), searches=True),
+    "decore:steps": _agents(steps=True, first_temperature=0.2, policy_rate=0.005),
+    "decore:steps-trapezoid": _agents(
+        steps=True,
+        first_temperature=0.2,
+        policy_rate=0.005,
+        estimator="trapezoid-control",
+    ),
+    "decore:steps-fast": _agents(steps=True, first_temperature=0.2, policy_rate=0.02),
     "decore:sharp": _agents(first_temperature=0.1, last_temperature=0.02),
 }
 

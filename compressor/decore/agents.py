@@ -14,32 +14,39 @@ Differences from the paper (paper.py) and where they come from:
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from compressor.cost import Limits
 from compressor.decore.estimators import ESTIMATORS
 from compressor.decore.outcome import Outcome
-from compressor.decore.policy import scheduled_load, shared_threshold
+from compressor.decore.policy import sample_actions, scheduled_load, shared_threshold
+from compressor.decore.projection import class_step
+from compressor.graph import ChannelGraph
 
 
 class Agents(Protocol):
-    """One logit per class of channels, a policy made of them, and a rule that learns."""
+    """Logits, a policy made of them that says what happens to each class, a rule that learns."""
 
     def probabilities(self, progress: float) -> Tensor:
-        """Return keep probabilities at a share of the search, shape (agents,)."""
+        """Return keep probabilities at a share of the search, shape (classes,)."""
+
+    def sample(self, probabilities: Tensor, batch: int, generator: torch.Generator) -> Tensor:
+        """Draw keep (1) or drop (0) for every image and class, shape (batch, classes)."""
 
     def ranking(self) -> Tensor:
-        """Return the logits, shape (agents,): the higher, the longer a channel is kept."""
+        """Return the logits, shape (classes,): the higher, the longer a channel is kept."""
 
     def learn(self, outcome: Outcome, probabilities: Tensor, progress: float) -> float:
         """Update the logits from one batch; return the mean reward."""
 
     def forget(self, gone: Tensor) -> None:
-        """Never keep these classes again, bool, shape (agents,): their channels are cut out."""
+        """Never keep these classes again, bool, shape (classes,): their channels are cut out."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed search needs."""
@@ -71,23 +78,34 @@ class BudgetAgents:
     """Agents whose expected cost follows a schedule down to the limits.
 
     Args:
-        prior: importance of every class before the search, positive, shape (agents,): the loss that
-            its removal is expected to cost.
+        prior: importance of every class before the search, positive, shape (classes,): the loss
+            that its removal is expected to cost.
         limits: the budget; without any limit nothing is dropped.
         settings: constants.
+        agent_of: agent of every class, shape (classes,), numbered from 0; one for each by default.
     """
 
     def __init__(
-        self, prior: Tensor, limits: Limits, settings: BudgetSettings | None = None
+        self,
+        prior: Tensor,
+        limits: Limits,
+        settings: BudgetSettings | None = None,
+        agent_of: NDArray[np.int64] | None = None,
     ) -> None:
+        classes = len(prior)
         self._limits = limits
         self._settings = settings or BudgetSettings()
-        everything = torch.ones(len(prior), dtype=torch.float64)
+        self._agent_of = torch.from_numpy(np.arange(classes) if agent_of is None else agent_of)
+        self._agents = int(self._agent_of.max()) + 1
+        self._there = torch.ones(classes, dtype=torch.bool)
+        everything = torch.ones(classes, dtype=torch.float64)
         self._first_load = float(limits.load(everything))
-        logits = standardized_log(prior.double() / cost_gradient(limits, everything))
-        self._logits = logits.requires_grad_()
+        price = cost_gradient(limits, everything)
+        self._logits = standardized_log(self._joined(prior.double()) / self._joined(price))
+        self._logits.requires_grad_()
+        self._within = standardized_log(prior.double() / price)
         self._optimizer = torch.optim.Adam([self._logits], lr=self._settings.policy_rate)
-        self._estimate = ESTIMATORS[self._settings.estimator](len(prior))
+        self._estimate = ESTIMATORS[self._settings.estimator](self._agents)
 
     def temperature(self, progress: float) -> float:
         """Return the softness of the policy at a share of the search."""
@@ -100,20 +118,26 @@ class BudgetAgents:
 
     def probabilities(self, progress: float) -> Tensor:
         """Return sigmoid((logit - threshold) / temperature) whose expected cost is on schedule."""
-        logits, temperature = self._logits.detach(), self.temperature(progress)
+        logits, temperature = self._class_logits(), self.temperature(progress)
         load = self.scheduled_load(progress)
         threshold = shared_threshold(logits, temperature, self._limits, load)
         return torch.sigmoid((logits - threshold) / temperature)
 
+    def sample(self, probabilities: Tensor, batch: int, generator: torch.Generator) -> Tensor:
+        """Draw actions, shape (batch, classes): classes of one agent go together."""
+        drawn = sample_actions(self._of_agents(probabilities), batch, generator)
+        return drawn[:, self._agent_of] * self._there
+
     def ranking(self) -> Tensor:
-        """Return the logits."""
-        return self._logits.detach().clone()
+        """Return the logits; within an agent the prior decides, -inf for what is gone."""
+        return self._class_logits() + 1e-9 * self._within
 
     def learn(self, outcome: Outcome, probabilities: Tensor, progress: float) -> float:
         """Take one Adam step along the policy gradient of the loss, at equal expected cost."""
-        slope = probabilities * (1 - probabilities) / self.temperature(progress)  # dp / dlogit
-        gradient = self._estimate(outcome, probabilities) / self.temperature(progress)
-        price = cost_gradient(self._limits, probabilities) * slope
+        p, temperature = self._of_agents(probabilities.double()), self.temperature(progress)
+        gradient = self._estimate(self._as_agents_see(outcome), p) / temperature
+        slope = p * (1 - p) / temperature  # dp / dlogit
+        price = self._joined(cost_gradient(self._limits, probabilities) * self._there) * slope
         # Move within the surface of equal cost; the threshold takes care of the cost itself.
         gradient = gradient - price * (gradient @ price) / (price @ price).clamp_min(1e-30)
         self._logits.grad = gradient
@@ -121,15 +145,16 @@ class BudgetAgents:
         return -float(outcome.losses.mean())
 
     def forget(self, gone: Tensor) -> None:
-        """Give the agents of channels that are cut out a logit that no threshold reaches."""
-        self._logits.data[gone] = -torch.inf
+        """Give channels that are cut out a logit that no threshold reaches."""
+        self._there &= ~gone
 
     def state_dict(self) -> dict[str, Any]:
-        """Return logits, optimizer and running means."""
+        """Return logits, optimizer, running means and what is left."""
         return {
             "logits": self._logits.detach().clone(),
             "optimizer": self._optimizer.state_dict(),
             "memory": {name: value.clone() for name, value in self._estimate.memory.items()},
+            "there": self._there.clone(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -139,6 +164,51 @@ class BudgetAgents:
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         for name, value in self._estimate.memory.items():
             value.copy_(state["memory"][name])
+        self._there.copy_(state["there"])
+
+    def _class_logits(self) -> Tensor:
+        logits = self._logits.detach()[self._agent_of]
+        return logits.masked_fill(~self._there, -torch.inf)
+
+    def _joined(self, values: Tensor) -> Tensor:
+        """Add up over the classes of each agent: (..., classes) to (..., agents)."""
+        total = values.new_zeros(*values.shape[:-1], self._agents)
+        return total.index_add_(-1, self._agent_of, values)
+
+    def _of_agents(self, values: Tensor) -> Tensor:
+        """Pick what the classes of an agent that are left have in common; 0 where none is left."""
+        picked = values.new_zeros(*values.shape[:-1], self._agents)
+        picked[..., self._agent_of[self._there]] = values[..., self._there]
+        return picked
+
+    def _as_agents_see(self, outcome: Outcome) -> Outcome:
+        return replace(
+            outcome,
+            actions=self._of_agents(outcome.actions),
+            mask_gradients=self._joined(outcome.mask_gradients),
+        )
+
+
+def step_agents(
+    prior: NDArray[np.float64], graph: ChannelGraph, channel_step: int
+) -> NDArray[np.int64]:
+    """Give each whole step of a group's width one agent, shape (classes,).
+
+    A runtime gains nothing from less than a step, and fewer agents see more of their own effect.
+    Channels of similar importance share one.
+
+    Args:
+        prior: importance of every class, shape (classes,).
+        channel_step: multiple that widths are rounded to.
+    """
+    agent_of = np.empty(graph.class_count, dtype=np.int64)
+    count = 0
+    for group in graph.groups:
+        best_first = group.classes[np.argsort(-prior[group.classes], kind="stable")]
+        step = class_step(group, channel_step)
+        agent_of[best_first] = count + np.arange(len(best_first)) // step
+        count = int(agent_of[best_first].max()) + 1
+    return agent_of
 
 
 def cost_gradient(limits: Limits, probabilities: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from compressor.decore.outcome import Outcome
-from compressor.decore.policy import log_probability_gradient
+from compressor.decore.policy import log_probability_gradient, sample_actions
 from compressor.graph import ChannelGraph
 
 INITIAL_LOGIT = 6.9
@@ -49,6 +49,10 @@ class PaperAgents:
     def probabilities(self, progress: float) -> Tensor:
         """Return sigmoid(logit); the paper's policy has no schedule."""
         return torch.sigmoid(self._logits.detach())
+
+    def sample(self, probabilities: Tensor, batch: int, generator: torch.Generator) -> Tensor:
+        """Draw every class apart."""
+        return sample_actions(probabilities, batch, generator)
 
     def ranking(self) -> Tensor:
         """Return the logits."""

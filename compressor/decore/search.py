@@ -20,7 +20,6 @@ from compressor.compute import Compute
 from compressor.cost import Limits, as_tensor
 from compressor.decore.agents import Agents
 from compressor.decore.outcome import Outcome
-from compressor.decore.policy import sample_actions
 from compressor.decore.projection import above_in_steps
 from compressor.graph import ChannelGraph, Keep
 from compressor.masks import ChannelMasks
@@ -157,7 +156,7 @@ class _Loop:
             progress = done / total
             set_rate(self._optimizer, self._recipe.rate(progress))
             probabilities = self._agents.probabilities(progress)
-            actions = sample_actions(probabilities, len(x), generator)
+            actions = self._agents.sample(probabilities, len(x), generator)
             outcome = self._try(actions, x, labels)
             sums["loss"] += float(outcome.losses.mean())
             sums["train_top1"] += float(outcome.right.float().mean())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from compressor.cost import as_tensor
-from compressor.decore.agents import Agents, BudgetAgents, BudgetSettings
+from compressor.decore.agents import Agents, BudgetAgents, BudgetSettings, step_agents
 from compressor.decore.paper import DEFAULT_PENALTY, PaperAgents
 from compressor.decore.projection import project, thresholded
 from compressor.decore.search import SearchResult, search
@@ -19,17 +19,22 @@ class Decore:
 
     Attributes:
         settings: constants of the agents.
+        agents_of_steps: one agent for each whole step of a width, instead of one for each class.
         cut_while_learning: remove channels physically as soon as their agents are certain.
     """
 
     settings: BudgetSettings = field(default_factory=BudgetSettings)
+    agents_of_steps: bool = False
     cut_while_learning: bool = True
 
     def __call__(self, task: PruneTask) -> Choice:
         """Search from a Taylor prior; round what the agents want to the runtime's steps."""
         start = task.start
         prior = taylor_scores(start.model, start.graph, task.images, task.compute)
-        agents = BudgetAgents(prior, task.limits, self.settings)
+        agent_of = None
+        if self.agents_of_steps:
+            agent_of = step_agents(prior.numpy(), task.graph, task.channel_step)
+        agents = BudgetAgents(prior, task.limits, self.settings, agent_of)
         found = _search(task, agents, task.channel_step if self.cut_while_learning else None)
         return Choice(
             found.left, project(found.ranking, task.graph, task.limits, task.channel_step)

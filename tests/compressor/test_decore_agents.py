@@ -114,7 +114,7 @@ def test_learning_finds_the_useful_channels() -> None:
 
 
 def test_state_round_trip(limits: Limits) -> None:
-    first, second = BudgetAgents(prior(limits), limits), BudgetAgents(prior(limits) + 1, limits)
+    first, second = BudgetAgents(prior(limits), limits), BudgetAgents(prior(limits), limits)
 
     def teach(agents: BudgetAgents, seed: int) -> None:
         p = agents.probabilities(0.5)
