@@ -169,8 +169,8 @@ def _uniformly_cut(name: str, share: float, compute: Compute) -> tuple[nn.Module
         observer=Stopwatch(),
     )
     choice = METHODS["uniform"](task)
-    left = choice.left.without(choice.keep, torch.randn(2, 3, SIZE, SIZE))
-    return left.model, float(costs.macs(as_tensor(choice.keep))) / whole
+    left, _ = choice.left.cut(choice.keep, torch.randn(2, 3, SIZE, SIZE))
+    return left, float(costs.macs(as_tensor(choice.keep))) / whole
 
 
 def _plain(

@@ -122,7 +122,7 @@ def with_fewer_channels(task: Task, share: float, channel_step: int) -> nn.Modul
         )
     )
     x = next(iter(images.validation()))[0][:4]
-    return choice.left.without(choice.keep, x).model.eval()
+    return choice.left.cut(choice.keep, x)[0].eval()
 
 
 class _Nobody:

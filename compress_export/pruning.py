@@ -176,15 +176,15 @@ class _Stage:
             choice = self._method()(self._prune_task(model, graph, bound, work))
             choice.left.model.cpu()
             examples = next(iter(task.images("finetune").validation()))[0][:_VERIFIED_IMAGES]
-            slimmed = choice.left.without(choice.keep, examples)
+            slimmed, difference = choice.left.cut(choice.keep, examples)
         shares = _shares(costs, graph, choice.keep)
         log.say(
             f"slimmed to {shares['macs']:.3f} of the MACs and {shares['weight_bytes']:.3f} of the "
-            f"weights; masked and slimmed differ by {slimmed.difference:.0e}"
+            f"weights; masked and slimmed differ by {difference:.0e}"
         )
         with log.timed("finetune"):
-            top1 = self._recover(slimmed.model, work)
-        return Pruned(slimmed.model.cpu().eval(), top1, slimmed.difference, shares)
+            top1 = self._recover(slimmed, work)
+        return Pruned(slimmed.cpu().eval(), top1, difference, shares)
 
     def _recover(self, model: nn.Module, work: Path) -> float:
         """Fine-tune a slimmed network in place; return its validation top-1, a fraction."""

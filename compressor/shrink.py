@@ -41,23 +41,42 @@ class Shrinking:
         """Start with everything."""
         return cls(model, graph, np.arange(graph.class_count))
 
-    def without(self, keep: Keep, images: Tensor) -> Shrinking:
-        """Cut out the classes that a keep set of the whole network drops.
+    def cut(self, keep: Keep, images: Tensor) -> tuple[nn.Module, float]:
+        """Return a dense copy without the classes that a keep set drops, and how exact the cut is.
 
         Args:
             keep: shape (classes of the whole network,); classes that are gone already don't count.
             images: a few inputs that the cut is checked with, shape (N, C, H, W).
 
+        Returns:
+            The network, in the mode and on the device of `model`, and the largest relative
+            difference between masked and slimmed of this cut and all before it.
+
         Raises:
             SlimError: the smaller network isn't the masked one.
         """
         mine = keep[self.classes]
-        device = next(self.model.parameters()).device
         smaller = slim(self.model, self.graph, mine)
         difference = check_slim(self.model, self.graph, mine, smaller, images)
+        return smaller, max(difference, self.difference)
+
+    def without(self, keep: Keep, images: Tensor) -> Shrinking:
+        """Cut, and go on with what is left. Arguments and errors are those of `cut`.
+
+        Raises:
+            CouplingError: the smaller network couples its channels otherwise, so that classes of
+                the whole network no longer describe it.
+        """
+        smaller, difference = self.cut(keep, images)
+        device = next(smaller.parameters()).device
         graph = channel_graph(smaller, images[:1].to(device))
-        classes = self.classes[_surviving(self.graph, mine, graph)]
-        return Shrinking(smaller, graph, classes, max(difference, self.difference))
+        survivors = _surviving(self.graph, keep[self.classes], graph)
+        return Shrinking(smaller, graph, self.classes[survivors], difference)
+
+
+class CouplingError(SlimError):
+    """A grouped convolution with one channel left per group is depthwise: it ties what it reads to
+    what it makes."""
 
 
 def _surviving(old: ChannelGraph, keep: Keep, new: ChannelGraph) -> NDArray[np.int64]:
@@ -75,10 +94,10 @@ def _surviving(old: ChannelGraph, keep: Keep, new: ChannelGraph) -> NDArray[np.i
         free = (classes >= 0) & (kept >= 0)
         known = found[classes[free]]
         if not ((known < 0) | (known == kept[free])).all():
-            raise SlimError(f"the channels of '{cut.module}' are coupled otherwise than before")
+            raise CouplingError(f"'{cut.module}' couples its channels otherwise than before")
         found[classes[free]] = kept[free]
     if (found < 0).any():
-        raise SlimError("a smaller network has channels that the larger one has not")
+        raise CouplingError("the smaller network has channels of its own")
     return found
 
 

@@ -43,7 +43,7 @@ def _ours(method: Method) -> Callable[[PruneTask], nn.Module]:
     def prune(task: PruneTask) -> nn.Module:
         choice = method(task)
         images = next(iter(task.images.validation()))[0][:_VERIFIED_IMAGES]
-        return choice.left.without(choice.keep, images).model
+        return choice.left.cut(choice.keep, images)[0]
 
     return prune
 

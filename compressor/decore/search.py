@@ -6,6 +6,7 @@ and how a batch teaches them.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ from compressor.decore.outcome import Outcome
 from compressor.decore.projection import above_in_steps
 from compressor.graph import ChannelGraph, Keep
 from compressor.masks import ChannelMasks
-from compressor.shrink import Shrinking, carry_momentum
+from compressor.shrink import CouplingError, Shrinking, carry_momentum
 from compressor.training import (
     Images,
     Observer,
@@ -210,7 +211,8 @@ class _Loop:
         costs = self._limits.costs
         saved = 1 - float(costs.macs(as_tensor(keep)) / costs.macs(as_tensor(here)))
         if saved >= _WORTH_A_CUT:
-            self._cut(keep)
+            with contextlib.suppress(CouplingError):  # then the masks do until the end
+                self._cut(keep)
 
     def _cut(self, keep: Keep) -> None:
         images = next(iter(self._images.validation()))[0][:_VERIFIED_IMAGES]

@@ -23,7 +23,8 @@ class ChannelPad(nn.Module):
         self.stride = stride
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x[:, :, :: self.stride, :: self.stride]  # (N, C, H, W) -> (N, C, H/stride, W/stride)
+        # A pool of one pixel is what a strided slice is; XNNPACK runs pools, not strided slices.
+        x = F.max_pool2d(x, 1, self.stride)  # (N, C, H, W) -> (N, C, H/stride, W/stride)
         return F.pad(x, (0, 0, 0, 0, self.front, self.back))  # (N, front + C + back, ...)
 
     def extra_repr(self) -> str:

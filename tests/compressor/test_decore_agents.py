@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 import torch
 from channel_nets import randomize
-from decore_toys import TinyNet, ToyImages, all_actions, chances
+from decore_toys import TinyNet, ToyImages
 from torch import Tensor
 from torch.nn import functional as F
 

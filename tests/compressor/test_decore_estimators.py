@@ -113,7 +113,9 @@ def test_each_refinement_lowers_the_noise() -> None:
 
     names = ["reinforce", "leave-one-out", "trapezoid-control", "trapezoid"]
     found = [noise(name) for name in names]
-    assert all(finer < 0.8 * coarser for coarser, finer in zip(found, found[1:], strict=False)), found
+    assert all(finer < 0.8 * coarser for coarser, finer in zip(found, found[1:], strict=False)), (
+        found
+    )
 
 
 @pytest.mark.parametrize("name", UNBIASED)

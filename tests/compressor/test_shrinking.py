@@ -9,6 +9,7 @@ import pytest
 import torch
 from channel_nets import randomize
 from decore_toys import Notes, TinyNet, ToyImages
+from torch import Tensor, nn
 
 from compressor.checkpoint import Checkpoint
 from compressor.compute import Compute
@@ -19,7 +20,7 @@ from compressor.decore.search import SearchResult, search
 from compressor.graph import ChannelGraph, Keep, channel_graph
 from compressor.masks import ChannelMasks
 from compressor.models import build_model
-from compressor.shrink import Shrinking, carry_momentum
+from compressor.shrink import CouplingError, Shrinking, carry_momentum
 from compressor.training import Recipe
 
 CPU = Compute(torch.device("cpu"), mixed_precision=False)
@@ -111,7 +112,9 @@ def test_widths_are_rounded_up_to_whole_steps() -> None:
         step = class_step(group, 8)
         assert wanted <= got < wanted + step
         assert got % step == 0
-        assert scores[group.classes][keep[group.classes]].min() >= np.sort(scores[group.classes])[-got]
+        assert (
+            scores[group.classes][keep[group.classes]].min() >= np.sort(scores[group.classes])[-got]
+        )
 
 
 def test_projection_never_takes_back_what_is_gone() -> None:
@@ -170,3 +173,31 @@ def test_interrupted_search_with_cuts_equals_the_undisturbed_one(tmp_path) -> No
     first, second = whole.left.model.state_dict(), resumed.left.model.state_dict()
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+class Grouped(nn.Module):
+    """A grouped convolution that becomes depthwise when one class of its input stays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 1)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.head = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.grouped(self.first(x).relu()).relu()).mean((2, 3))
+
+
+def test_a_cut_that_couples_anew_is_exact_but_can_not_go_on() -> None:
+    torch.manual_seed(0)
+    model, x = Grouped().double().eval(), torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    graph = channel_graph(model, x[:1])
+    keep = graph.all_kept()
+    (group,) = [g for g in graph.groups if "first" in g.producers]
+    keep[group.classes[1:]] = False
+    whole = Shrinking.whole(model, graph)
+    slimmed, difference = whole.cut(keep, x)
+    assert difference < 1e-12
+    assert slimmed.grouped.weight.shape[1] == 1
+    with pytest.raises(CouplingError, match="couple|own"):
+        whole.without(keep, x)
