@@ -52,7 +52,7 @@ class Evolution:
         """Search; same seed, same result, also where an interrupted search went on."""
         space = _Space(task)
         if task.recipe.epochs == 0:
-            return Choice(task.start, space.first)
+            return space.choice(space.first)
         judge = MaskedLoss(task)
         crowd, epochs_done = _Crowd.restored(task.checkpoint.load())
         children = max(1, _FORWARDS_PER_STEP * task.images.steps_per_epoch // judge.batches)
@@ -67,7 +67,7 @@ class Evolution:
                 task.observer.step("search", done, total, crowd.values())
             task.observer.epoch("search", epoch + 1, crowd.values())
             task.checkpoint.save(crowd.state() | {"epoch": epoch + 1})
-        return Choice(task.start, crowd.keeps[int(np.argmin(crowd.losses))])
+        return space.choice(crowd.keeps[int(np.argmin(crowd.losses))])
 
     def _next(self, crowd: _Crowd, space: _Space, rng: np.random.Generator) -> Keep:
         """Return the two founders, then children that are new where that is possible."""
@@ -106,16 +106,23 @@ class _Space:
         return np.array([float(keep[classes].sum()) for classes in self._best_first])
 
     def individual(self, widths: Widths) -> Keep:
-        """Return the choice with widths in these proportions, scaled alike until the limits hold.
+        """Return the choice with widths in these proportions, scaled alike until the limits hold."""
+        return self._fitted(self._ranking(widths))
 
-        A class ranks by how far back it stands in its group, in units of the wanted width: one
-        threshold for all groups then scales all widths by one factor.
+    def choice(self, keep: Keep) -> Choice:
+        """Return a choice whose ranking scales the widths of a keep set alike."""
+        return Choice(self._task.start, keep, self._ranking(self.widths(keep)))
+
+    def _ranking(self, widths: Widths) -> Ranking:
+        """Rank a class by how far back it stands in its group, in units of the wanted width.
+
+        One threshold for all groups then scales all widths by one factor.
         """
         ranking = np.empty(self._task.graph.class_count)
         for classes, width in zip(self._best_first, widths, strict=True):
             # A quarter of a channel, for a group that is empty now, can still come back.
             ranking[classes] = -(np.arange(len(classes)) + 0.5) / max(width, 0.25)
-        return self._fitted(np.where(self._there, ranking, -np.inf))
+        return np.where(self._there, ranking, -np.inf)
 
     def _fitted(self, ranking: Ranking) -> Keep:
         task = self._task

@@ -62,7 +62,8 @@ class HardConcrete:
         learn(task, gates)
         ranking = np.full(task.graph.class_count, -np.inf)
         ranking[task.start.classes] = gates.logits.numpy()
-        return Choice(task.start, project(ranking, task.graph, task.limits, task.channel_step))
+        keep = project(ranking, task.graph, task.limits, task.channel_step)
+        return Choice(task.start, keep, ranking)
 
 
 def sample_gates(logits: Tensor, batch: int, generator: torch.Generator) -> Tensor:

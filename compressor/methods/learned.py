@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from compressor.cost import as_tensor
 from compressor.decore.agents import Agents, BudgetAgents, BudgetSettings, step_agents
 from compressor.decore.paper import DEFAULT_PENALTY, PaperAgents
@@ -36,9 +38,8 @@ class Decore:
             agent_of = step_agents(prior.numpy(), task.graph, task.channel_step)
         agents = BudgetAgents(prior, task.limits, self.settings, agent_of)
         found = _search(task, agents, task.channel_step if self.cut_while_learning else None)
-        return Choice(
-            found.left, project(found.ranking, task.graph, task.limits, task.channel_step)
-        )
+        keep = project(found.ranking, task.graph, task.limits, task.channel_step)
+        return Choice(found.left, keep, found.ranking)
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,11 @@ class Paper:
         """Search with the paper's agents, drop what ends below p = 0.5."""
         found = _search(task, PaperAgents(task.graph, self.penalty), None)
         keep = thresholded(found.probabilities, task.graph)
-        if float(task.limits.load(as_tensor(keep))) > 1.0:
-            keep = project(found.ranking, task.graph, task.limits, task.channel_step)
-        return Choice(found.left, keep)
+        if float(task.limits.load(as_tensor(keep))) <= 1.0:
+            # Looser limits bring nothing back that the rule has dropped.
+            return Choice(found.left, keep, np.where(keep, found.ranking, -np.inf))
+        keep = project(found.ranking, task.graph, task.limits, task.channel_step)
+        return Choice(found.left, keep, found.ranking)
 
 
 def _search(task: PruneTask, agents: Agents, channel_step: int | None) -> SearchResult:

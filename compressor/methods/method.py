@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from compressor.checkpoint import Checkpoint
@@ -54,10 +56,14 @@ class Choice:
     Attributes:
         left: the network with the weights that the search left; some channels may be gone already.
         keep: classes of the whole network that stay, within the limits.
+        ranking: what `projection.project` chooses again by where a limit turns out to be another,
+            shape (classes of the whole network,); higher is kept longer, -inf for what is gone. At
+            the same limits it gives `keep`.
     """
 
     left: Shrinking
     keep: Keep
+    ranking: NDArray[np.float64]
 
 
 Method = Callable[[PruneTask], Choice]

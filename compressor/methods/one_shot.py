@@ -90,4 +90,4 @@ def of_the_whole(scores: Tensor, task: PruneTask) -> Score:
 
 def _choice(task: PruneTask, ranking: Score) -> Choice:
     keep = project(ranking, task.graph, task.limits, task.channel_step)
-    return Choice(task.start, keep)
+    return Choice(task.start, keep, ranking)

@@ -18,6 +18,7 @@ from compressor.checkpoint import Checkpoint
 from compressor.compute import Compute
 from compressor.cost import Limits, NetworkCosts, as_tensor
 from compressor.decore.policy import scheduled_load
+from compressor.decore.projection import project
 from compressor.graph import channel_graph
 from compressor.masks import ChannelMasks
 from compressor.methods import one_shot
@@ -90,6 +91,21 @@ def test_every_method_meets_its_limits(name: str) -> None:
     check_choice(task, choice)
     # as much as fits: at most one step of the dearest group is left over
     assert float(task.limits.load(as_tensor(choice.keep))) > 0.6
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_rankings_choose_again(name: str) -> None:
+    """The same at the same limits, less at tighter ones, and nothing that is gone already."""
+    task = task_of(tiny_resnet(), share=0.5, channel_step=2, epochs=2)
+    choice = METHODS[name](task)
+    again = project(choice.ranking, task.graph, task.limits, task.channel_step)
+    assert again.tolist() == choice.keep.tolist()
+    tighter = Limits(task.limits.costs, {"macs": 0.7 * task.limits.limits["macs"]})
+    less = project(choice.ranking, task.graph, tighter, task.channel_step)
+    assert float(tighter.load(as_tensor(less))) <= 1.0
+    gone = ~np.isin(np.arange(task.graph.class_count), choice.left.classes)
+    assert not (less & gone).any()
+    assert (choice.ranking[gone] == -np.inf).all()
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if not CATALOGUE[name].searches])
