@@ -22,12 +22,20 @@ class ChannelMasks:
 
     Use as a context manager around forward passes; call `set` before each of them.
 
+    Args:
+        model: the network.
+        graph: its channel graph.
+        with_means: a dropped channel gives its mean over the batch instead of zero. Slimming gives
+            zero; but a channel's mean is a constant that the batch norms behind it take up as soon
+            as their statistics are measured anew, so this is nearer to the recalibrated network.
+
     Attributes:
         class_count: entries of one mask.
     """
 
-    def __init__(self, model: nn.Module, graph: ChannelGraph) -> None:
+    def __init__(self, model: nn.Module, graph: ChannelGraph, *, with_means: bool = False) -> None:
         self.class_count = graph.class_count
+        self._with_means = with_means
         device = next(model.parameters()).device
         self._sites = [
             (
@@ -88,6 +96,11 @@ class ChannelMasks:
             # Linear layers hold channels last, convolutions after the batch.
             between = (1,) * (x.dim() - 2)
             shape = (len(mask), *between, -1) if axis == -1 else (len(mask), -1, *between)
-            return (x * mask.reshape(shape), *inputs[1:])
+            mask = mask.reshape(shape)
+            if not self._with_means:
+                return (x * mask, *inputs[1:])
+            others = [i for i in range(x.dim()) if i != axis % x.dim()]
+            mean = x.detach().mean(dim=others, keepdim=True)
+            return (torch.lerp(mean, x, mask), *inputs[1:])
 
         return multiply

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -16,6 +17,7 @@ from compressor.errors import InputError
 from compressor.methods.catalogue import CATALOGUE
 from compressor.methods.learned import Decore
 from compressor.methods.method import Method, PruneTask
+from compressor.methods.one_shot import globally, taylor
 from compressor.methods.registry import METHODS
 from compressor.methods.rounds import in_rounds
 
@@ -48,8 +50,8 @@ def _ours(method: Method) -> Callable[[PruneTask], nn.Module]:
     return prune
 
 
-def _agents(*, steps: bool = False, **settings: Any) -> Variant:
-    method = Decore(BudgetSettings(**settings), agents_of_steps=steps)
+def _agents(*, steps: bool = False, means: bool = False, **settings: Any) -> Variant:
+    method = Decore(BudgetSettings(**settings), agents_of_steps=steps, with_means=means)
     return Variant(_ours(method), searches=True)
 
 
@@ -72,6 +74,8 @@ _SETTINGS = {
         estimator="trapezoid-control",
     ),
     "decore:steps-fast": _agents(steps=True, first_temperature=0.2, policy_rate=0.02),
+    "taylor:means": Variant(_ours(globally(partial(taylor, with_means=True))), searches=False),
+    "decore:steps-means": _agents(steps=True, means=True, first_temperature=0.2, policy_rate=0.005),
     "decore:sharp": _agents(first_temperature=0.1, last_temperature=0.02),
 }
 

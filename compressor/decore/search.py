@@ -75,6 +75,7 @@ def search(
     observer: Observer,
     teacher: nn.Module | None = None,
     channel_step: int | None = None,
+    with_means: bool = False,
 ) -> SearchResult:
     """Let the agents choose channels while the network's weights adapt.
 
@@ -87,9 +88,10 @@ def search(
         graph: its channel graph; agents, limits and the result count in its classes.
         channel_step: multiple in which channels are cut out once their agents are certain; None
             leaves all of them in until the end.
+        with_means: dropped channels give their means instead of zero, as in `ChannelMasks`.
     """
     loop = _Loop(model, graph, agents, limits, images, recipe, compute, observer, teacher)
-    loop.channel_step = channel_step
+    loop.channel_step, loop.with_means = channel_step, with_means
     first = loop.restore(checkpoint.load())
     for epoch in range(first, recipe.epochs):
         observer.epoch("search", epoch + 1, loop.run_epoch(epoch, seed))
@@ -116,6 +118,7 @@ class _Loop:
         teacher: nn.Module | None,
     ) -> None:
         self.channel_step: int | None = None
+        self.with_means = False
         self.left = Shrinking.whole(compute.place(model), graph)
         self._graph, self._agents, self._limits = graph, agents, limits
         self._images, self._recipe, self._compute = images, recipe, compute
@@ -179,7 +182,8 @@ class _Loop:
         mask = actions.to(self._compute.device, torch.float32).requires_grad_()
         model, classes = self.left.model, torch.from_numpy(self.left.classes).to(mask.device)
         model.train()
-        with ChannelMasks(model, self.left.graph) as masks, self._compute.arithmetic():
+        masks = ChannelMasks(model, self.left.graph, with_means=self.with_means)
+        with masks, self._compute.arithmetic():
             answers = teacher_answers(self._teacher, x)
             masks.set(mask[:, classes])
             logits = model(x)

@@ -21,19 +21,24 @@ def taylor_scores(
     images: Images,
     compute: Compute,
     batches: int = PRIOR_BATCHES,
+    *,
+    with_means: bool = False,
 ) -> Tensor:
     """Return the mean squared first-order change of the loss per dropped class, shape (classes,).
 
     The gradient of an image's loss with respect to its mask entry is the first-order change;
     squared and averaged as in Molchanov et al. 2019, equation 8 (https://arxiv.org/abs/1906.10771).
     Runs in eval mode on the first training batches of epoch 0; leaves the model as it was.
+
+    Args:
+        with_means: a dropped class gives its mean instead of zero, as in `ChannelMasks`.
     """
     was_training = model.training
     compute.place(model).eval()
     recipe = Recipe(epochs=0, learning_rate=0.0)
     total = torch.zeros(graph.class_count, dtype=torch.float64)
     count = 0
-    with ChannelMasks(model, graph) as masks:
+    with ChannelMasks(model, graph, with_means=with_means) as masks:
         for x, labels in islice(images.train(0), batches):
             mask = torch.ones(len(x), graph.class_count, device=compute.device, requires_grad=True)
             masks.set(mask)

@@ -22,22 +22,28 @@ class Decore:
     Attributes:
         settings: constants of the agents.
         agents_of_steps: one agent for each whole step of a width, instead of one for each class.
+        with_means: dropped channels give their means while the agents learn, as they do once batch
+            norms are recalibrated.
         cut_while_learning: remove channels physically as soon as their agents are certain.
     """
 
     settings: BudgetSettings = field(default_factory=BudgetSettings)
     agents_of_steps: bool = False
+    with_means: bool = False
     cut_while_learning: bool = True
 
     def __call__(self, task: PruneTask) -> Choice:
         """Search from a Taylor prior; round what the agents want to the runtime's steps."""
         start = task.start
-        prior = taylor_scores(start.model, start.graph, task.images, task.compute)
+        prior = taylor_scores(
+            start.model, start.graph, task.images, task.compute, with_means=self.with_means
+        )
         agent_of = None
         if self.agents_of_steps:
             agent_of = step_agents(prior.numpy(), task.graph, task.channel_step)
         agents = BudgetAgents(prior, task.limits, self.settings, agent_of)
-        found = _search(task, agents, task.channel_step if self.cut_while_learning else None)
+        step = task.channel_step if self.cut_while_learning else None
+        found = _search(task, agents, step, with_means=self.with_means)
         keep = project(found.ranking, task.graph, task.limits, task.channel_step)
         return Choice(found.left, keep, found.ranking)
 
@@ -63,7 +69,9 @@ class Paper:
         return Choice(found.left, keep, found.ranking)
 
 
-def _search(task: PruneTask, agents: Agents, channel_step: int | None) -> SearchResult:
+def _search(
+    task: PruneTask, agents: Agents, channel_step: int | None, *, with_means: bool = False
+) -> SearchResult:
     return search(
         task.start.model,
         task.graph,
@@ -77,4 +85,5 @@ def _search(task: PruneTask, agents: Agents, channel_step: int | None) -> Search
         observer=task.observer,
         teacher=task.teacher,
         channel_step=channel_step,
+        with_means=with_means,
     )

@@ -38,10 +38,12 @@ def norm_scale(task: PruneTask) -> Tensor:
     return norm_scales(task.start.model, task.start.graph)
 
 
-def taylor(task: PruneTask) -> Tensor:
+def taylor(task: PruneTask, *, with_means: bool = False) -> Tensor:
     """Squared first-order change of the loss, per unit of the binding cost."""
     start = task.start
-    scores = taylor_scores(start.model, start.graph, task.images, task.compute)
+    scores = taylor_scores(
+        start.model, start.graph, task.images, task.compute, with_means=with_means
+    )
     there = torch.zeros(task.graph.class_count, dtype=torch.float64)
     there[torch.from_numpy(start.classes)] = 1.0
     return scores / cost_gradient(task.limits, there)[torch.from_numpy(start.classes)]
