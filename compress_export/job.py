@@ -12,6 +12,7 @@ from rich.console import Console
 from boards import Board, Budgets, load_board
 from compress_export.errors import UsageError
 from compress_export.exporting import Exports, chosen_formats
+from compress_export.latency_target import refuse_unsearchable
 from compress_export.options import JobOptions
 from compress_export.outputs import OutputFolder, default_out
 from compress_export.progress import RunLog
@@ -89,13 +90,16 @@ def open_job(options: JobOptions, console: Console, stack: ExitStack) -> Job:
 def checked_board(options: JobOptions) -> tuple[Board, tuple[str, ...]]:
     """Return the board, the user's limits in place of its own budgets, and the formats to make.
 
-    Also sets the number of threads. Raises BoardError or UsageError.
+    Also sets the number of threads. Raises BoardError, or UsageError, also for a latency that can't
+    be searched for on this machine.
     """
     import torch
 
     board = load_board(options.board)
     budgets = Budgets(**resolved_budgets(options, board.budgets.limits()))
     formats = chosen_formats(options, board)
+    if "prune" in options.stages:
+        refuse_unsearchable(options, board)
     if options.stages == ("prune", "bench"):
         raise UsageError(
             "--stages prune,bench: bench measures the files that quantize makes; add quantize"

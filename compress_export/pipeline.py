@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -15,7 +16,7 @@ from compress_export.report import NetworkFigures, build_report, write_report
 from compress_export.schedule import baseline_recipe, choose_epochs
 from compress_export.table import print_report
 from compress_export.targets import (
-    DEFAULT_MAX_DROP,
+    BYTES_PER_VALUE,
     EstimatedFile,
     SizedFile,
     Target,
@@ -25,9 +26,8 @@ from compress_export.targets import (
 if TYPE_CHECKING:
     from torch import nn
 
+    from compress_export.pruning import Pruned, Start
     from runtime_bench import Check
-
-BYTES_PER_VALUE = {"int8": 1, "float16": 2, "float32": 4}
 
 
 def run_job(options: JobOptions, console: Console) -> int:
@@ -97,42 +97,48 @@ def _export_reference(job: Job) -> None:
 
 
 def _prune(job: Job) -> None:
-    from compress_export.pruning import prune
-    from compressor.cost import NetworkCosts
+    from compress_export.measured_limits import costs_with_latency, unpruned_p90_ms
+    from compress_export.pruning import Start, prune
     from compressor.decore.projection import TargetError
-    from compressor.graph import channel_graph
 
-    graph = channel_graph(job.baseline, job.task.example())
-    width = BYTES_PER_VALUE[job.exports.precision]
-    costs = NetworkCosts(graph, width, width)
-    budgets = job.board.budgets.limits()
-    unpruned: list[SizedFile] = [f for f in job.reference if f.precision == job.exports.precision]
-    if not unpruned:
-        formats = job.exports.formats
-        unpruned += [EstimatedFile.unpruned(f"unpruned {f}", costs, graph) for f in formats]
-    job.target = choose_target(job.options, budgets, costs, graph, unpruned)
+    start = Start.of(job.baseline, job)
+    unpruned = _unpruned_files(job, start)
+    p90_ms = unpruned_p90_ms(job)
+    named_ms = None if p90_ms is None else {unpruned[f].name: ms for f, ms in p90_ms.items()}
+    budgets, files = job.board.budgets.limits(), list(unpruned.values())
+    job.target = choose_target(job.options, budgets, start.costs, start.graph, files, named_ms)
     job.log.say(f"target: {job.target.why}")
+    if p90_ms is not None and "latency_ms" in job.target.limits:
+        start = replace(start, costs=costs_with_latency(job, start.graph, p90_ms))
     try:
-        job.pruned = prune(
-            job.task,
-            job.baseline,
-            job.baseline_top1,
-            job.target,
-            job.options,
-            job.epochs,
-            channel_step=job.board.channel_steps[job.exports.precision],
-            bytes_per_value=width,
-            max_drop=budgets.get("accuracy_drop_points", DEFAULT_MAX_DROP),
-            work=job.folder.run,
-            log=job.log,
-        )
-        if job.pruned is None and job.target.smallest:
-            job.warnings.append(
-                "nothing was pruned: no smaller net stayed within the accuracy drop"
-            )
+        job.pruned = prune(job, job.target, start)
     except TargetError as error:
         job.log.say(f"target missed: {error}")
         job.checks.append(_target_missed(job.target, error.worst_ratio, str(error)))
+    if job.pruned is not None:
+        _note_missed_limits(job, job.target, job.pruned)
+    elif job.target.smallest:
+        job.warnings.append("nothing was pruned: no smaller net stayed within the accuracy drop")
+
+
+def _unpruned_files(job: Job, start: Start) -> dict[str, SizedFile]:
+    """Return format -> quantized file of the unpruned network, estimates where there is none."""
+    files = [file for file in job.reference if file.precision == job.exports.precision]
+    if files:
+        return {file.format: file for file in files}
+    return {
+        name: EstimatedFile.unpruned(f"unpruned {name}", start.costs, start.graph)
+        for name in job.exports.formats
+    }
+
+
+def _note_missed_limits(job: Job, target: Target, pruned: Pruned) -> None:
+    """Say what even corrections could not meet; the bench, where there is one, decides."""
+    for entry in pruned.limits:
+        if entry.share > 1 and "bench" in job.options.stages:
+            job.warnings.append(f"{entry.cost}: {entry.line}")
+        elif entry.share > 1:
+            job.checks.append(_target_missed(target, entry.share, entry.line))
 
 
 def _target_missed(target: Target, worst_ratio: float | None, why: str) -> Check:
@@ -205,6 +211,7 @@ def _measure(job: Job) -> dict[str, object]:
         job.warnings,
         job.log.timings_seconds,
         "" if job.target is None else job.target.why,
+        () if job.pruned is None else job.pruned.limits,
     )
 
 

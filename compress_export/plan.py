@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from boards import Board
+from compress_export.latency_target import why_not_searchable
 from compress_export.options import JobOptions
 from compress_export.schedule import Epochs
-from compress_export.targets import MIB, EstimatedFile, choose_target
+from compress_export.targets import LATENCY, MIB, EstimatedFile, choose_target
 from compress_export.task import Task
 
 if TYPE_CHECKING:
@@ -71,12 +72,15 @@ def _budget_lines(board: Board, costs: NetworkCosts, graph: ChannelGraph) -> lis
         "activation_memory_mib": estimate.activation_bytes / MIB,
     }
     lines = []
+    unsearchable = why_not_searchable(board)
     for name, limit in board.budgets.limits().items():
         if name in known:
             state = "binds" if known[name] > limit else "does not bind"
             lines.append(f"budget:   {name} {limit:g}, unpruned about {known[name]:.3g}: {state}")
         else:
-            lines.append(f"budget:   {name} {limit:g}, decided after measuring")
+            steers = name != LATENCY or unsearchable is None
+            why = "" if steers else f", does not steer the search: {unsearchable}"
+            lines.append(f"budget:   {name} {limit:g}, decided after measuring{why}")
     return lines
 
 

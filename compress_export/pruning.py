@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compress_export.options import JobOptions
-from compress_export.progress import RunLog
-from compress_export.schedule import Epochs, finetune_recipe, search_recipe
-from compress_export.targets import FIRST_RUNG, Target
-from compress_export.task import Task
+from compress_export.measured_limits import meet_limits
+from compress_export.reached import Reached, reached
+from compress_export.schedule import finetune_recipe, search_recipe
+from compress_export.targets import BYTES_PER_VALUE, DEFAULT_MAX_DROP, FIRST_RUNG, Target
 from compressor.capacity import scale_dropout, scaled_decay, share_left
 from compressor.checkpoint import Checkpoint
 from compressor.cost import Limits, NetworkCosts, as_tensor
@@ -34,6 +34,7 @@ from compressor.training import fit
 if TYPE_CHECKING:
     from torch import nn
 
+    from compress_export.job import Job
     from compressor.cost import CostName
 
 _RUNG_RATIO = 0.5
@@ -55,41 +56,46 @@ class Pruned:
         model: on the CPU, in eval mode.
         validation_top1: fraction.
         difference: masked against slimmed, relative, in float64.
-        shares: cost name -> share of the unpruned network's cost that is left.
+        limits: how near it comes to the limits of the search.
     """
 
     model: nn.Module
     validation_top1: float
     difference: float
-    shares: dict[str, float]
+    limits: tuple[Reached, ...]
 
 
-def prune(
-    task: Task,
-    baseline: nn.Module,
-    baseline_top1: float,
-    target: Target,
-    options: JobOptions,
-    epochs: Epochs,
-    *,
-    channel_step: int,
-    bytes_per_value: int,
-    max_drop: float,
-    work: Path,
-    log: RunLog,
-) -> Pruned | None:
-    """Prune a network to a target.
+@dataclass(frozen=True)
+class Start:
+    """A network to prune.
+
+    Attributes:
+        model: trained, on the CPU.
+        graph: its channel graph.
+        costs: what choices of its channels cost in the files that go to the board.
+    """
+
+    model: nn.Module
+    graph: ChannelGraph
+    costs: NetworkCosts
+
+    @classmethod
+    def of(cls, model: nn.Module, job: Job) -> Start:
+        """Start from a network of a job; its costs know no latency."""
+        graph = channel_graph(model.cpu(), job.task.example())
+        width = BYTES_PER_VALUE[job.exports.precision]
+        return cls(model, graph, NetworkCosts(graph, width, width))
+
+
+def prune(job: Job, target: Target, start: Start) -> Pruned | None:
+    """Prune a job's network to a target.
 
     Where the target is the smallest net within the accuracy drop, goes down a ladder: every rung
     halves the MACs of the one before and starts from its net; the last one within the drop wins.
 
     Args:
-        baseline: the trained network; it is also the teacher unless the task has another.
-        baseline_top1: its validation top-1, a fraction.
-        channel_step: multiple that kept widths are rounded to.
-        bytes_per_value: of weights and activations in the files that go to the board.
-        max_drop: accuracy on the validation images that may be lost, in points.
-        work: folder for checkpoints, one sub-folder per rung.
+        start: the job's baseline, which is also the teacher unless the task has another; its costs
+            have latency tables where the target has a limit for it.
 
     Returns:
         None where no rung stays within the drop, or nothing has to shrink.
@@ -97,36 +103,35 @@ def prune(
     Raises:
         TargetError: no choice of channels meets the target.
     """
-    stage = _Stage(task, baseline, options, epochs, channel_step, bytes_per_value, log)
     if not target.limits:
         return None
     if not target.smallest:
-        return stage.rung(baseline, target.limits, work / "rung-1")
-    if options.method == "paper":
+        return _Rung(job, start, target.limits, 1).run()
+    if job.options.method == "paper":
         # Lambda decides how far the paper's agents go; there is nothing to walk down.
-        return stage.rung(baseline, {}, work / "rung-1")
-    return _ladder(stage, baseline_top1, target.limits["macs"], max_drop, work)
+        return _Rung(job, start, {}, 1).run()
+    return _ladder(job, start, target.limits["macs"])
 
 
-def _ladder(
-    stage: _Stage, baseline_top1: float, limit: float, max_drop: float, work: Path
-) -> Pruned | None:
+def _ladder(job: Job, start: Start, limit: float) -> Pruned | None:
     """Halve the MACs until the accuracy on the validation images gives out."""
     best: Pruned | None = None
+    max_drop = job.board.budgets.limits().get("accuracy_drop_points", DEFAULT_MAX_DROP)
     # One image more or less must not decide where there are few.
-    allowed = max(max_drop * _DROP_MARGIN, 100 / len(stage.task.data.validation))
+    allowed = max(max_drop * _DROP_MARGIN, 100 / len(job.task.data.validation))
     for rung in range(1, _MAX_RUNGS + 1):
-        start = stage.original if best is None else best.model
+        if best is not None:
+            start = Start.of(best.model, job)
         share = FIRST_RUNG * _RUNG_RATIO ** (rung - 1)
-        stage.log.say(f"rung {rung}: {share:.3g} of the MACs")
+        job.log.say(f"rung {rung}: {share:.3g} of the MACs")
         try:
-            found = stage.rung(start, {"macs": limit}, work / f"rung-{rung}")
+            found = _Rung(job, start, {"macs": limit}, rung).run()
         except TargetError as error:
-            stage.log.say(f"rung {rung}: {error}")
+            job.log.say(f"rung {rung}: {error}")
             break
-        drop = (baseline_top1 - found.validation_top1) * 100
+        drop = (job.baseline_top1 - found.validation_top1) * 100
         accepted = drop <= allowed + 1e-9
-        stage.log.say(
+        job.log.say(
             f"rung {rung}: validation top-1 {found.validation_top1:.4f}, {drop:+.2f} points lost, "
             f"{'within' if accepted else 'beyond'} {allowed:g}"
         )
@@ -137,107 +142,128 @@ def _ladder(
 
 
 @dataclass(frozen=True)
-class _Stage:
-    """What every rung needs."""
+class _Rung:
+    """One search with its fine-tuning.
 
-    task: Task
-    original: nn.Module
-    options: JobOptions
-    epochs: Epochs
-    channel_step: int
-    bytes_per_value: int
-    log: RunLog
+    Attributes:
+        start: the network that it starts from.
+        limits: what the slimmed network may cost.
+        number: from 1; names the folder of checkpoints and curves.
+    """
 
-    def rung(self, start: nn.Module, limits: dict[CostName, float], work: Path) -> Pruned:
-        """Search, slim and fine-tune once, or load what an interrupted run had finished."""
-        finished = work / "network"
-        if (work / "figures.json").exists():
-            figures = json.loads((work / "figures.json").read_text(encoding="utf-8"))
-            return Pruned(load_model(finished), **figures)
-        pruned = self._run(start, limits, work)
-        save_model(pruned.model, self.task.architecture, len(self.task.data.classes), finished)
+    job: Job
+    start: Start
+    limits: Mapping[CostName, float]
+    number: int
+
+    @property
+    def _work(self) -> Path:
+        return self.job.folder.run / f"rung-{self.number}"
+
+    def run(self) -> Pruned:
+        """Search, slim and fine-tune, or load what an interrupted run had finished."""
+        network, figures_file = self._work / "network", self._work / "figures.json"
+        if figures_file.exists():
+            figures = json.loads(figures_file.read_text(encoding="utf-8"))
+            limits = tuple(Reached.from_json(entry) for entry in figures.pop("limits"))
+            return Pruned(load_model(network), limits=limits, **figures)
+        pruned = self._run()
+        task = self.job.task
+        save_model(pruned.model, task.architecture, len(task.data.classes), network)
         figures = {
             "validation_top1": pruned.validation_top1,
             "difference": pruned.difference,
-            "shares": pruned.shares,
+            "limits": [entry.to_json() for entry in pruned.limits],
         }
-        (work / "figures.json").write_text(json.dumps(figures), encoding="utf-8")
+        figures_file.write_text(json.dumps(figures), encoding="utf-8")
         return pruned
 
-    def _run(self, model: nn.Module, limits: dict[CostName, float], work: Path) -> Pruned:
-        task, log = self.task, self.log
-        graph = channel_graph(model.cpu(), task.example())
-        costs = NetworkCosts(graph, self.bytes_per_value, self.bytes_per_value)
-        _refuse_impossible(limits)
-        bound = Limits(costs, limits)
+    def _run(self) -> Pruned:
+        job, graph = self.job, self.start.graph
+        step = job.board.channel_steps[job.exports.precision]
+        _refuse_impossible(self.limits)
+        bound = Limits(self.start.costs, self.limits)
         # Can the target be met at all? Known before hours of search.
-        project(np.zeros(graph.class_count), graph, bound, self.channel_step)
-        with log.timed("search"):
-            choice = self._method()(self._prune_task(model, graph, bound, work))
+        project(np.zeros(graph.class_count), graph, bound, step)
+        with job.log.timed("search"):
+            choice = self._method()(self._prune_task(bound, step))
             choice.left.model.cpu()
-            examples = next(iter(task.images("finetune").validation()))[0][:_VERIFIED_IMAGES]
-            slimmed, difference = choice.left.cut(choice.keep, examples)
-        shares = _shares(costs, graph, choice.keep)
-        log.say(
-            f"slimmed to {shares['macs']:.3f} of the MACs and {shares['weight_bytes']:.3f} of the "
-            f"weights; masked and slimmed differ by {difference:.0e}"
-        )
-        with log.timed("finetune"):
-            top1 = self._recover(slimmed, work)
-        return Pruned(slimmed.cpu().eval(), top1, difference, shares)
+        images = next(iter(job.task.images("finetune").validation()))[0][:_VERIFIED_IMAGES]
+        note = self._work / "channels.json"
+        keep, bound = meet_limits(job, choice, graph, bound, images, note)
+        slimmed, difference = choice.left.cut(keep, images)
+        self._say_slimmed(keep, difference)
+        limits = reached(keep, choice.ranking, graph, bound, step)
+        for entry in limits:
+            job.log.say(f"limit: {entry.line}")
+        with job.log.timed("finetune"):
+            top1 = self._recover(slimmed)
+        return Pruned(slimmed.cpu().eval(), top1, difference, limits)
 
-    def _recover(self, model: nn.Module, work: Path) -> float:
+    def _say_slimmed(self, keep: Keep, difference: float) -> None:
+        costs, whole, left = self.start.costs, self.start.graph.all_kept(), as_tensor(keep)
+        names: tuple[CostName, ...] = ("macs", "weight_bytes")
+        macs, weights = (
+            float(costs.value(name, left) / costs.value(name, as_tensor(whole))) for name in names
+        )
+        self.job.log.say(
+            f"slimmed to {macs:.3f} of the MACs and {weights:.3f} of the weights; masked and "
+            f"slimmed differ by {difference:.0e}"
+        )
+
+    def _recover(self, model: nn.Module) -> float:
         """Fine-tune a slimmed network in place; return its validation top-1, a fraction."""
-        task, images = self.task, self.task.images("finetune")
-        scale_dropout(model, self.original, task.example())
+        job, task = self.job, self.job.task
+        images = task.images("finetune")
+        scale_dropout(model, job.baseline, task.example())
         recalibrate(model, images, task.compute)
-        recipe = finetune_recipe(self.options, self.epochs, task.batch_size)
+        recipe = finetune_recipe(job.options, job.epochs, task.batch_size)
         return fit(
             model,
             images,
-            scaled_decay(recipe, share_left(model, self.original)),
+            scaled_decay(recipe, share_left(model, job.baseline)),
             task.compute,
             stage="finetune",
-            checkpoint=Checkpoint(work / "finetune.pt"),
-            observer=self.log.within(work.name),
+            checkpoint=Checkpoint(self._work / "finetune.pt"),
+            observer=job.log.within(self._work.name),
             teacher=self._teacher(recipe),
         )
 
     def _teacher(self, recipe: Recipe) -> nn.Module | None:
         if not recipe.distills:
             return None
-        teacher = self.original if self.task.teacher is None else self.task.teacher
-        return self.task.compute.place(teacher).eval()
+        task = self.job.task
+        teacher = self.job.baseline if task.teacher is None else task.teacher
+        return task.compute.place(teacher).eval()
 
     def _method(self) -> Method:
-        if self.options.method == "paper":
-            return Paper(self.options.penalty or DEFAULT_PENALTY)
-        method = METHODS[self.options.method]
-        return in_rounds(method, self.options.rounds) if self.options.rounds > 1 else method
+        options = self.job.options
+        if options.method == "paper":
+            return Paper(options.penalty or DEFAULT_PENALTY)
+        method = METHODS[options.method]
+        return in_rounds(method, options.rounds) if options.rounds > 1 else method
 
-    def _prune_task(
-        self, model: nn.Module, graph: ChannelGraph, bound: Limits, work: Path
-    ) -> PruneTask:
-        task = self.task
-        recipe = search_recipe(self.options, self.epochs, task.batch_size)
-        start = copy.deepcopy(model)
-        scale_dropout(start, self.original, task.example())  # a loaded rung has the original's
+    def _prune_task(self, bound: Limits, channel_step: int) -> PruneTask:
+        job, task = self.job, self.job.task
+        recipe = search_recipe(job.options, job.epochs, task.batch_size)
+        start = copy.deepcopy(self.start.model)
+        scale_dropout(start, job.baseline, task.example())  # a loaded rung has the original's
         return PruneTask(
-            start=Shrinking.whole(start, graph),
-            graph=graph,
+            start=Shrinking.whole(start, self.start.graph),
+            graph=self.start.graph,
             limits=bound,
-            channel_step=self.channel_step,
+            channel_step=channel_step,
             images=task.images("search"),
             recipe=recipe,
             compute=task.compute,
             seed=task.seed,
-            checkpoint=Checkpoint(work / "search.pt"),
-            observer=self.log.within(work.name),
+            checkpoint=Checkpoint(self._work / "search.pt"),
+            observer=job.log.within(self._work.name),
             teacher=self._teacher(recipe),
         )
 
 
-def _refuse_impossible(limits: dict[CostName, float]) -> None:
+def _refuse_impossible(limits: Mapping[CostName, float]) -> None:
     for name, limit in limits.items():
         if limit <= 0:
             raise TargetError(
@@ -245,9 +271,3 @@ def _refuse_impossible(limits: dict[CostName, float]) -> None:
                 f"{-limit:.0f} bytes above the target",
                 None,
             )
-
-
-def _shares(costs: NetworkCosts, graph: ChannelGraph, keep: Keep) -> dict[str, float]:
-    names: tuple[CostName, ...] = ("macs", "weight_bytes", "activation_bytes")
-    before, after = as_tensor(graph.all_kept()), as_tensor(keep)
-    return {n: float(costs.value(n, after) / costs.value(n, before)) for n in names}

@@ -16,6 +16,7 @@ from compress_export.exporting import Exports
 from compress_export.options import JobOptions
 from compress_export.outputs import OutputFolder
 from compress_export.progress import RunLog
+from compress_export.reached import Reached
 from compress_export.schedule import Epochs
 from compress_export.targets import Target
 from compress_export.task import load_task
@@ -67,7 +68,9 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     job.checks += [Check(**check) for check in report["checks"] if check["budget"] == "target"]
     if (networks / "slim").is_dir():
         figures = report["stages"]["slim"]
-        job.pruned = Pruned(load_model(networks / "slim"), figures["validation_top1"], 0.0, {})
+        limits = tuple(Reached.from_json(entry) for entry in report.get("limits", ()))
+        slim = load_model(networks / "slim")
+        job.pruned = Pruned(slim, figures["validation_top1"], 0.0, limits)
     return job
 
 

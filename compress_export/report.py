@@ -15,6 +15,7 @@ from compress_export.table import report_markdown
 
 if TYPE_CHECKING:
     from compress_export.options import JobOptions
+    from compress_export.reached import Reached
     from runtime_bench import Check, Measurement
 
 SCHEMA_VERSION = 1
@@ -50,6 +51,7 @@ def build_report(
     warnings: Sequence[str],
     timings_seconds: Mapping[str, float],
     target: str,
+    limits: Sequence[Reached],
 ) -> dict[str, Any]:
     """Return the report as plain JSON values.
 
@@ -57,6 +59,7 @@ def build_report(
         networks: "baseline" and, where the network was slimmed, "slim".
         checks: budgets and targets.
         target: what the search had to reach, for people.
+        limits: how near the slimmed network came to it.
     """
     from runtime_bench import host_facts, overall
 
@@ -68,6 +71,7 @@ def build_report(
         "data": options.data,
         "seed": options.seed,
         "target": target,
+        "limits": [entry.to_json() for entry in limits],
         "environment": {
             "python": platform.python_version(),
             "system": platform.platform(),

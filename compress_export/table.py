@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from compress_export.reached import Reached
 from compress_export.sizes import mib
 
 if TYPE_CHECKING:
@@ -161,7 +162,7 @@ def _short(count: float) -> str:
 
 
 def print_report(report: Report, console: "Console") -> None:
-    """The table, the budgets with their limits, the warnings and the verdict."""
+    """The table, the budgets, the limits of the search, the warnings and the verdict."""
     from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
@@ -189,6 +190,9 @@ def print_report(report: Report, console: "Console") -> None:
     for check in report.get("checks", ()):
         status = check["status"]
         line = f"[{_STATUS_STYLES.get(status, '')}]{status:<10}[/] {escape(check_line(check))}"
+        console.print(line, highlight=False, soft_wrap=True)
+    for entry in report.get("limits", ()):
+        line = f"[dim]limit     [/] {escape(Reached.from_json(entry).line)}"
         console.print(line, highlight=False, soft_wrap=True)
     for warning in report.get("warnings", ()):
         line = f"[yellow]warning[/]    {escape(warning)}"
@@ -244,6 +248,9 @@ def report_markdown(report: Report) -> str:
         lines += ["## Budgets", "", "| status | budget |", "|---|---|"]
         lines += [f"| {check['status']} | {_md(check_line(check))} |" for check in checks]
         lines.append("")
+    if limits := report.get("limits"):
+        lines += ["## Limits of the search", ""]
+        lines += [*(f"- {Reached.from_json(entry).line}" for entry in limits), ""]
     if warnings := report.get("warnings"):
         lines += ["## Warnings", "", *(f"- {warning}" for warning in warnings), ""]
     if timings := report.get("timings_seconds"):

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Protocol
 from compress_export.options import JobOptions
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from compressor.cost import CostName, NetworkCosts
     from compressor.graph import ChannelGraph
 
 MIB = 2**20
+BYTES_PER_VALUE = {"int8": 1, "float16": 2, "float32": 4}
 FIRST_RUNG = 0.4
 """Share of the MACs at which the search for the smallest net starts."""
 
@@ -101,9 +104,9 @@ def choose_target(
 ) -> Target:
     """Decide what the search has to reach.
 
-    In this order: `--target-macs`; `--target-size` and `--target-latency`; the budgets that the
-    unpruned quantized files miss; where none binds, the smallest net within the accuracy drop, from
-    0.4 of the MACs down.
+    The share of `--target-macs`, and all budgets that the unpruned quantized files miss, with
+    `--target-size` and `--target-latency` among them. Where nothing was wished for and nothing is
+    missed, the smallest net within the accuracy drop, from 0.4 of the MACs down.
 
     Args:
         budgets: as `resolved_budgets` returned them.
@@ -115,61 +118,85 @@ def choose_target(
 
     everything = as_tensor(graph.all_kept())
     macs = float(costs.macs(everything))
+    allowed = byte_limits(budgets, costs, everything, unpruned)
+    missed = _missed(budgets, unpruned, p90_ms or {})
+    if LATENCY in budgets:
+        allowed["latency_ms"] = budgets[LATENCY]
+    limits = {cost: allowed[cost] for cost, _ in missed}
+    wishes = " and ".join(_wishes(options))
     if options.target_macs is not None:
-        return Target({"macs": options.target_macs * macs}, f"{options.target_macs:g} of the MACs")
-    estimates = {name: float(costs.value(name, everything)) for name in _COST_OF_BUDGET.values()}
-    limits, reasons = _missed(budgets, estimates, unpruned)
-    for name, ms in (p90_ms or {}).items():
-        limit_ms = budgets.get(LATENCY, float("inf"))
-        if ms > limit_ms:
-            limits["latency_ms"] = limit_ms
-            reasons.append(f"{name} misses {LATENCY} ({ms:.3g} of {limit_ms:.3g} ms)")
-    wishes = _wishes(options)
-    if wishes:
-        limits = {k: v for k, v in limits.items() if k in wishes}
-        text = " and ".join(wishes.values()) + " for each quantized file"
-        if "latency_ms" in wishes and p90_ms is None:
-            return Target(limits, f"{text}; the unpruned files are yet to be timed")
-        return Target(limits, text if limits else f"{text}, which the unpruned files already meet")
-    if limits:
-        return Target(limits, "the board's budgets: " + ", ".join(reasons))
-    drop = budgets.get("accuracy_drop_points", DEFAULT_MAX_DROP)
-    why = f"the smallest net within {drop:g} points, as no budget binds"
-    return Target({"macs": FIRST_RUNG * macs}, why, smallest=True)
+        limits["macs"] = options.target_macs * macs
+    if not wishes and not limits:
+        drop = budgets.get("accuracy_drop_points", DEFAULT_MAX_DROP)
+        why = f"the smallest net within {drop:g} points, as no budget binds"
+        return Target({"macs": FIRST_RUNG * macs}, why, smallest=True)
+    reasons = ", ".join(words for _, words in missed)
+    if not wishes:
+        return Target(limits, f"the board's budgets: {reasons}")
+    if options.target_latency_ms is not None and p90_ms is None:
+        wishes += "; the unpruned files are yet to be timed"
+    elif not limits:
+        wishes += ", which the unpruned files already meet"
+    return Target(limits, f"{wishes}; {reasons}" if reasons else wishes)
 
 
-def _wishes(options: JobOptions) -> dict[CostName, str]:
-    """Return the user's own limits for the files: cost name -> words."""
-    wishes: dict[CostName, str] = {}
+def _wishes(options: JobOptions) -> list[str]:
+    """Return the user's own limits in words."""
+    wishes = []
+    if options.target_macs is not None:
+        wishes.append(f"{options.target_macs:g} of the MACs")
     if options.target_size_bytes is not None:
-        wishes["weight_bytes"] = f"{options.target_size_bytes / MIB:.3g} MiB"
+        wishes.append(f"{options.target_size_bytes / MIB:.3g} MiB for each quantized file")
     if options.target_latency_ms is not None:
-        wishes["latency_ms"] = f"{options.target_latency_ms:.3g} ms"
+        wishes.append(f"{options.target_latency_ms:.3g} ms for each quantized file")
     return wishes
 
 
-def _missed(
-    budgets: Mapping[str, float], estimates: Mapping[CostName, float], unpruned: Sequence[SizedFile]
-) -> tuple[dict[CostName, float], list[str]]:
-    """Return limits for the budgets that the unpruned files miss, in units of the costs."""
+def byte_limits(
+    budgets: Mapping[str, float], costs: NetworkCosts, keep: Tensor, files: Sequence[SizedFile]
+) -> dict[CostName, float]:
+    """Return what the costs in bytes may be so that files meet their budgets.
+
+    Args:
+        keep: the network that the files were made of, shape (class_count,).
+
+    Returns:
+        Cost name -> limit, where there is a budget; not positive where what a file holds beside its
+        weights is too much by itself.
+    """
     limits: dict[CostName, float] = {}
-    reasons: list[str] = []
     for budget, cost in _COST_OF_BUDGET.items():
-        for file in unpruned:
-            limit = budgets.get(budget, float("inf")) * MIB
-            value = _figure(file, budget)
-            if value <= limit:
-                continue
+        estimate = float(costs.value(cost, keep))
+        for file in files if budget in budgets else ():
+            limit, value = budgets[budget] * MIB, _figure(file, budget)
             if cost == "weight_bytes":
                 # What a file holds beside the weights (graph, scales) stays.
-                allowed = limit - (value - estimates[cost])
+                allowed = limit - (value - estimate)
             else:
-                allowed = limit * estimates[cost] / value
+                allowed = limit * estimate / value
             limits[cost] = min(allowed, limits.get(cost, float("inf")))
-            reasons.append(
-                f"{file.name} misses {budget} ({value / MIB:.3g} of {limit / MIB:.3g} MiB)"
-            )
-    return limits, reasons
+    return limits
+
+
+def _missed(
+    budgets: Mapping[str, float], unpruned: Sequence[SizedFile], p90_ms: Mapping[str, float]
+) -> list[tuple[CostName, str]]:
+    """Return the costs whose budgets the unpruned files miss, each with words."""
+    found: list[tuple[CostName, str]] = []
+    for budget, cost in _COST_OF_BUDGET.items():
+        limit_mib = budgets.get(budget, float("inf"))
+        for file in unpruned:
+            value_mib = _figure(file, budget) / MIB
+            if value_mib > limit_mib:
+                words = f"{file.name} misses {budget} ({value_mib:.3g} of {limit_mib:.3g} MiB)"
+                found.append((cost, words))
+    limit_ms = budgets.get(LATENCY, float("inf"))
+    found += [
+        ("latency_ms", f"{name} misses {LATENCY} ({ms:.3g} of {limit_ms:.3g} ms)")
+        for name, ms in p90_ms.items()
+        if ms > limit_ms
+    ]
+    return found
 
 
 def _figure(file: SizedFile, budget: str) -> float:

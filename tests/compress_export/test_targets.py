@@ -45,14 +45,23 @@ def macs() -> int:
     return stem + first + second + 640
 
 
-def test_macs_come_first() -> None:
-    found = target({"file_size_mib": 1e-6}, target_macs=0.25, target_size="1KiB")
+def test_macs_and_every_missed_budget() -> None:
+    found = target({"file_size_mib": 64}, target_macs=0.25)
     assert found.limits == {"macs": pytest.approx(0.25 * macs())}
+    assert found.why == "0.25 of the MACs"
     assert not found.smallest
+    memory_mib = 0.5 * File().activation_bytes / 2**20
+    found = target({"activation_memory_mib": memory_mib}, target_macs=0.25, target_size="20KiB")
+    assert found.limits == {
+        "macs": pytest.approx(0.25 * macs()),
+        "weight_bytes": pytest.approx(20 * 1024 - OVERHEAD),
+        "activation_bytes": pytest.approx(UNPRUNED.activation_bytes / 2),
+    }
+    assert found.why.startswith("0.25 of the MACs and 0.0195 MiB for each quantized file; baseline")
 
 
 def test_then_the_size_without_what_a_file_holds_beside_weights() -> None:
-    found = target({"activation_memory_mib": 1e-6}, target_size="20KiB")
+    found = target({"activation_memory_mib": 1}, target_size="20KiB")
     assert found.limits == {"weight_bytes": pytest.approx(20 * 1024 - OVERHEAD)}
     assert target({}, target_size="1MiB").limits == {}
 
