@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tiny_jobs import NETWORK, QUICK, Ended, run_here
 from tiny_networks import two_blocks
 
-from compress_export import latency_target, measured_limits
+from compress_export import latency_target, measured_limits, plan
 from compress_export.reached import Reached, reached
 from compressor.cost import CostName, Limits, NetworkCosts, as_tensor
 from compressor.decore.projection import TargetError, class_step, project
@@ -177,11 +177,11 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(monkeypatch)
 
 
-LATENCY = "--stages prune,quantize --formats onnx --target-latency 1ms --board"
+LATENCY = "--stages prune --formats onnx --target-latency 1ms --board"
 
 
 def test_a_latency_is_met(job: Job, tmp_path: Path, machine: Machine) -> None:
-    ended = job(LATENCY, board_with(tmp_path))
+    ended = job(LATENCY.replace("prune", "prune,quantize"), board_with(tmp_path))
     assert ended.code == 0, ended.complained
     (entry,) = ended.report["limits"]
     assert entry["cost"] == "latency_ms"
@@ -198,21 +198,22 @@ def test_a_latency_is_met(job: Job, tmp_path: Path, machine: Machine) -> None:
 def test_a_latency_that_is_met_already_needs_no_tables(
     job: Job, tmp_path: Path, machine: Machine
 ) -> None:
-    words = LATENCY.replace("1ms", "90ms").replace(",quantize", "")
+    words = LATENCY.replace("1ms", "90ms")
     ended = job(words, board_with(tmp_path))
     assert ended.code == 0, ended.complained
     assert "already meet" in ended.report["target"]
     assert (machine.tables, machine.timed) == (0, 1)
 
 
-def test_a_latency_that_cannot_be_met(job: Job, tmp_path: Path, machine: Machine) -> None:
+def test_a_latency_that_cannot_be_met(
+    job: Job, tmp_path: Path, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """By the tables: nothing is pruned. By measuring: the fastest network, and by how much."""
     hopeless = job(LATENCY.replace("1ms", "20us"), board_with(tmp_path))
     assert hopeless.code == 1, hopeless.complained
     assert "latency_ms is" in hopeless.report["violations"][0]["note"]
 
-    machine.files_p90_ms = lambda *_, **__: {"onnx": 2.0}  # type: ignore[method-assign]
-    measured_limits.files_p90_ms = machine.files_p90_ms  # undone by monkeypatch
+    monkeypatch.setattr(measured_limits, "files_p90_ms", lambda *_, **__: {"onnx": 2.0})
     ended = job(LATENCY, board_with(tmp_path), "--force")
     assert ended.code == 1, ended.complained
     (missed,) = [c for c in ended.report["violations"] if c["budget"] == "target"]
@@ -228,16 +229,13 @@ def test_a_resumed_run_does_not_measure_again(
     undisturbed = run_here(tmp_path / "undisturbed", *arguments)
     asked = machine.timed
 
-    from compress_export import pruning
-
     def stop(*_: Any, **__: Any) -> float:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(pruning, "fit", stop)
+        patched.setattr("compress_export.pruning.fit", stop)
         assert run_here(tmp_path / "out", *arguments).code == 130
     assert machine.timed == 2 * asked
-    machine.files_p90_ms = stop  # type: ignore[assignment]
     monkeypatch.setattr(measured_limits, "files_p90_ms", stop)
     resumed = run_here(tmp_path / "out", *arguments, "--resume")
     assert resumed.code == 0, resumed.complained
@@ -249,7 +247,7 @@ def test_a_resumed_run_does_not_measure_again(
 def test_on_another_machine(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The user's latency is refused, a board's own one is named and left out."""
     reason = "this machine is a teapot"
-    for module in (latency_target, measured_limits):
+    for module in (latency_target, measured_limits, plan):
         monkeypatch.setattr(module, "why_not_searchable", lambda board: reason)
     refused = job(LATENCY, board_with(tmp_path))
     assert refused.code == 2
@@ -263,3 +261,5 @@ def test_on_another_machine(job: Job, tmp_path: Path, monkeypatch: pytest.Monkey
     assert ended.code == 0, ended.complained
     assert f"latency_p90_ms does not steer the search: {reason}" in ended.said
     assert [entry["cost"] for entry in ended.report["limits"]] == ["macs"]
+    planned = job("--dry-run --board", board)
+    assert f"decided after measuring, does not steer the search: {reason}" in planned.said
