@@ -76,6 +76,13 @@ _SETTINGS = {
     "decore:steps-fast": _agents(steps=True, first_temperature=0.2, policy_rate=0.02),
     "taylor:means": Variant(_ours(globally(partial(taylor, with_means=True))), searches=False),
     "decore:steps-means": _agents(steps=True, means=True, first_temperature=0.2, policy_rate=0.005),
+    "decore:smt": _agents(
+        steps=True,
+        means=True,
+        first_temperature=0.2,
+        policy_rate=0.005,
+        estimator="trapezoid-control",
+    ),
     "decore:sharp": _agents(first_temperature=0.1, last_temperature=0.02),
 }
 

@@ -46,15 +46,27 @@ def thresholded(
 
 
 def above_in_steps(
-    scores: NDArray[np.float64], graph: ChannelGraph, channel_step: int, threshold: float
+    scores: NDArray[np.float64],
+    graph: ChannelGraph,
+    channel_step: int,
+    threshold: float,
+    spare_steps: int = 0,
 ) -> Keep:
-    """Keep what scores at least the threshold, every group rounded up to whole steps of width."""
+    """Keep what scores at least the threshold, every group rounded up to whole steps of width.
+
+    Args:
+        scores: shape (graph.class_count,).
+        channel_step: multiple that widths are rounded to.
+        threshold: lowest score that counts.
+        spare_steps: steps that every group keeps beyond that.
+    """
     keep = np.zeros(graph.class_count, dtype=np.bool_)
     for group in graph.groups:
         step, best_first = class_step(group, channel_step), group.classes
         best_first = best_first[np.argsort(-scores[best_first], kind="stable")]
         steps = math.ceil(int((scores[group.classes] >= threshold).sum()) / step)
-        keep[best_first[: max(steps, 0 if group.removable else 1) * step]] = True
+        steps = max(steps + spare_steps, 0 if group.removable else 1)
+        keep[best_first[: steps * step]] = True
     return keep
 
 
@@ -142,8 +154,6 @@ class _Ladder:
         for index, (group, best_first) in enumerate(self._groups):
             step = self._steps[index]
             width = int(keep[group.classes].sum())
-            if width == 0:
-                continue  # an emptied branch stays empty
             score = np.inf
             while width < len(best_first):
                 new = best_first[width : width + step]

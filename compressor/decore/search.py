@@ -209,8 +209,9 @@ class _Loop:
             return
         here = np.zeros(self._graph.class_count, dtype=np.bool_)
         here[self.left.classes] = True
+        # The hard choice at the end may want one step more somewhere to fill the budget.
         keep = here & above_in_steps(
-            probabilities.numpy(), self._graph, self.channel_step, threshold=_CERTAIN
+            probabilities.numpy(), self._graph, self.channel_step, _CERTAIN, spare_steps=1
         )
         costs = self._limits.costs
         saved = 1 - float(costs.macs(as_tensor(keep)) / costs.macs(as_tensor(here)))
