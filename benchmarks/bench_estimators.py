@@ -175,7 +175,7 @@ def estimators(table: Table, p: Tensor, seed: int) -> dict[str, Callable[[], Ten
 
 
 def disarm(table: Table, p: Tensor, generator: torch.Generator) -> Tensor:
-    """Return the DisARM estimate (equation 10) from half the images, each with a pair of actions."""
+    """Return the DisARM estimate (equation 10) of half the images, each with two actions."""
     images = torch.randperm(IMAGES, generator=generator)[: IMAGES // 2]
     uniform = torch.rand(len(images), AGENTS, generator=generator, dtype=torch.float64)
     one, other = (uniform < p).double(), (uniform > 1 - p).double()

@@ -50,7 +50,7 @@ def _ours(method: Method) -> Callable[[PruneTask], nn.Module]:
     return prune
 
 
-def _agents(*, steps: bool = False, means: bool = False, **settings: Any) -> Variant:
+def _agents(*, steps: bool = True, means: bool = True, **settings: Any) -> Variant:
     method = Decore(BudgetSettings(**settings), agents_of_steps=steps, with_means=means)
     return Variant(_ours(method), searches=True)
 
@@ -60,31 +60,30 @@ _METHODS = {
     for name, method in METHODS.items()
 }
 
-_SETTINGS = {
-    "decore:prior-only": _agents(policy_rate=0.0),
-    "decore:leave-one-out": _agents(estimator="leave-one-out"),
-    "decore:trapezoid": _agents(estimator="trapezoid"),
-    "decore:trapezoid-control": _agents(estimator="trapezoid-control"),
-    "taylor:rounds": Variant(_ours(in_rounds(METHODS["taylor"], 12)), searches=True),
-    "decore:steps": _agents(steps=True, first_temperature=0.2, policy_rate=0.005),
-    "decore:steps-trapezoid": _agents(
-        steps=True,
-        first_temperature=0.2,
-        policy_rate=0.005,
-        estimator="trapezoid-control",
-    ),
-    "decore:steps-fast": _agents(steps=True, first_temperature=0.2, policy_rate=0.02),
-    "taylor:means": Variant(_ours(globally(partial(taylor, with_means=True))), searches=False),
-    "decore:steps-means": _agents(steps=True, means=True, first_temperature=0.2, policy_rate=0.005),
-    "decore:smt": _agents(
-        steps=True,
-        means=True,
-        first_temperature=0.2,
-        policy_rate=0.005,
-        estimator="trapezoid-control",
-    ),
-    "decore:sharp": _agents(first_temperature=0.1, last_temperature=0.02),
+_FIRST: dict[str, Any] = {
+    "estimator": "taylor-control",
+    "policy_rate": 0.01,
+    "first_temperature": 0.3,
+    "steps": False,
+    "means": False,
 }
+"""How the default agents began."""
+
+_SETTINGS = {
+    "decore:first": _agents(**_FIRST),
+    "decore:prior-only": _agents(policy_rate=0.0),
+    "decore:single-channels": _agents(steps=False),
+    "decore:zeros": _agents(means=False),
+    "decore:leave-one-out": _agents(estimator="leave-one-out"),
+    "decore:taylor-control": _agents(estimator="taylor-control"),
+    "decore:trapezoid": _agents(estimator="trapezoid"),
+    "decore:fast": _agents(policy_rate=0.02),
+    "decore:soft": _agents(first_temperature=0.5, last_temperature=0.1),
+    "decore:sharp": _agents(first_temperature=0.1, last_temperature=0.02),
+    "taylor:rounds": Variant(_ours(in_rounds(METHODS["taylor"], 12)), searches=True),
+    "taylor:means": Variant(_ours(globally(partial(taylor, with_means=True))), searches=False),
+}
+"""One change at a time against the default."""
 
 
 def _peer(name: str, form: Form, schedule: Schedule) -> Variant:

@@ -67,9 +67,9 @@ class BudgetSettings:
         descent_share: share of the search in which the expected cost falls to the budget.
     """
 
-    estimator: str = "taylor-control"
-    policy_rate: float = 0.01
-    first_temperature: float = 0.3
+    estimator: str = "trapezoid-control"
+    policy_rate: float = 0.005
+    first_temperature: float = 0.2
     last_temperature: float = 0.03
     descent_share: float = 0.6
 

@@ -106,7 +106,7 @@ class _Space:
         return np.array([float(keep[classes].sum()) for classes in self._best_first])
 
     def individual(self, widths: Widths) -> Keep:
-        """Return the choice with widths in these proportions, scaled alike until the limits hold."""
+        """Return the choice with widths in these proportions, scaled alike to the limits."""
         return self._fitted(self._ranking(widths))
 
     def choice(self, keep: Keep) -> Choice:

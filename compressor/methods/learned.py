@@ -28,8 +28,8 @@ class Decore:
     """
 
     settings: BudgetSettings = field(default_factory=BudgetSettings)
-    agents_of_steps: bool = False
-    with_means: bool = False
+    agents_of_steps: bool = True
+    with_means: bool = True
     cut_while_learning: bool = True
 
     def __call__(self, task: PruneTask) -> Choice:

@@ -63,7 +63,7 @@ def test_schedule_falls_from_the_whole_cost_to_the_limit(limits: Limits) -> None
         p = agents.probabilities(progress)
         expected = agents.scheduled_load(progress)
         assert float(limits.load(p)) == pytest.approx(expected, rel=1e-2)
-    assert (agents.temperature(0.0), agents.temperature(1.0)) == pytest.approx((0.3, 0.03))
+    assert (agents.temperature(0.0), agents.temperature(1.0)) == pytest.approx((0.2, 0.03))
 
 
 def test_policy_ends_sharp(limits: Limits) -> None:
