@@ -12,7 +12,7 @@ from compressor.training import Recipe
 
 _REFERENCE_BATCH = 128
 _PRUNING_RATE = 0.05
-"""Chosen on validation images, see benchmarks/results/pruning/screening.jsonl."""
+"""High enough to adapt a network that lost most of its channels; for batches of 128."""
 
 _BASELINE_WARMUP, _PRUNING_WARMUP = 0.2, 0.1
 _DISTILLATION = 0.5
