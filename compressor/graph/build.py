@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -26,6 +25,7 @@ from compressor.graph.channel_graph import (
 from compressor.graph.interpreter import LabelInterpreter, LeafTracer
 from compressor.graph.labels import FIXED
 from compressor.graph.recorder import Recorder
+from compressor.modes import eval_mode
 
 
 class TraceError(ValueError):
@@ -46,22 +46,10 @@ def channel_graph(model: nn.Module, example: Tensor) -> ChannelGraph:
     """
     recorder = Recorder()
     # Running it in train mode would move the statistics of its batch norms.
-    with _evaluating(model), torch.no_grad():
+    with eval_mode(model), torch.no_grad():
         traced = _trace(model)
         LabelInterpreter(traced, recorder).run(example)
     return _in_classes(recorder, traced)
-
-
-@contextlib.contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a network into eval mode, and every module back into the mode it had."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _trace(model: nn.Module) -> fx.GraphModule:
