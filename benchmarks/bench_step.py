@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from boards import load_board
 from compressor.checkpoint import Checkpoint
 from compressor.compute import Compute
 from compressor.cost import Limits, NetworkCosts, as_tensor
-from compressor.decore.agents import BudgetAgents
 from compressor.decore.projection import TargetError
-from compressor.decore.search import search
 from compressor.graph import channel_graph
+from compressor.methods.learned import Decore
 from compressor.methods.method import PruneTask
 from compressor.methods.registry import METHODS
 from compressor.models import build_model
@@ -35,6 +35,7 @@ from compressor.training import Batch, Recipe, fit
 
 RESULTS = Path(__file__).parent / "results"
 BATCH, SIZE, CLASSES = 128, 32, 10
+CHANNEL_STEP = load_board("x86-64").channel_steps["int8"]
 SHARES = (1.0, 0.75, 0.5, 0.35, 0.25, 0.125)
 
 
@@ -119,11 +120,11 @@ def step_ratios(name: str, compute: Compute, repeats: int, steps: int) -> dict[s
             if key.startswith("plain"):
                 _plain(model, images, recipe, compute, watch, taught)
                 continue
-            agents = BudgetAgents(torch.rand(graph.class_count) + 0.1, limits)
-            search(
-                model, graph, agents, limits, images, recipe, compute,
-                seed=0, checkpoint=Checkpoint(None), observer=watch, teacher=taught,
+            task = PruneTask(
+                Shrinking.whole(model, graph), graph, limits, CHANNEL_STEP, images, recipe,
+                compute, 0, Checkpoint(None), watch, taught,
             )  # fmt: skip
+            Decore(cut_while_learning=False)(task)
     milliseconds = {key: statistics.median(w.seconds) * 1e3 for key, w in watches.items()}
     return milliseconds | {
         "ratio": milliseconds["decore"] / milliseconds["plain"],

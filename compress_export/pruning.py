@@ -30,6 +30,7 @@ from compressor.recipe import Recipe
 from compressor.saved import load_model, save_model
 from compressor.shrink import Shrinking
 from compressor.training import fit
+from compressor.verify import probe_images
 
 if TYPE_CHECKING:
     from torch import nn
@@ -44,8 +45,6 @@ _MAX_RUNGS = 2
 _DROP_MARGIN = 0.5
 """Share of the allowed drop that a rung may use up on the validation images: files and test images
 bring a drop of their own."""
-
-_VERIFIED_IMAGES = 4
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,7 @@ class _Rung:
         with job.log.timed("search"):
             choice = self._method()(self._prune_task(bound, step))
             choice.left.model.cpu()
-        images = next(iter(job.task.images("finetune").validation()))[0][:_VERIFIED_IMAGES]
+        images = probe_images(job.task.images("finetune"))
         note = self._work / "channels.json"
         keep, bound = meet_limits(job, choice, graph, bound, images, note)
         slimmed, difference = choice.left.cut(keep, images)

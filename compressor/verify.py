@@ -11,6 +11,7 @@ from compressor.cost import as_tensor
 from compressor.graph import ChannelGraph, Keep
 from compressor.masks import ChannelMasks
 from compressor.slim import slim
+from compressor.training import Images
 
 TOLERANCE = 1e-9
 """Largest difference in float64, relative to the largest output: rounding alone stays far below."""
@@ -19,8 +20,17 @@ FLOAT32_TOLERANCE = 1e-5
 """The same for a network in float32: constants of empty branches were rounded when it was made."""
 
 
+_PROBE_IMAGES = 4
+
+
 class SlimError(RuntimeError):
     """A slimmed network doesn't compute what the masked one does: a fault in the channel graph."""
+
+
+def probe_images(images: Images) -> Tensor:
+    """Return a few validation images to compare two networks on, shape (N <= 4, C, H, W)."""
+    x, _ = next(iter(images.validation()))
+    return x[:_PROBE_IMAGES]
 
 
 def check_slim(

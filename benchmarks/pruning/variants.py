@@ -20,8 +20,7 @@ from compressor.methods.method import Method, PruneTask
 from compressor.methods.one_shot import globally, taylor
 from compressor.methods.registry import METHODS
 from compressor.methods.rounds import in_rounds
-
-_VERIFIED_IMAGES = 4
+from compressor.verify import probe_images
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,7 @@ class Variant:
 def _ours(method: Method) -> Callable[[PruneTask], nn.Module]:
     def prune(task: PruneTask) -> nn.Module:
         choice = method(task)
-        images = next(iter(task.images.validation()))[0][:_VERIFIED_IMAGES]
-        return choice.left.cut(choice.keep, images)[0]
+        return choice.left.cut(choice.keep, probe_images(task.images))[0]
 
     return prune
 

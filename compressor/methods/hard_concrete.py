@@ -60,6 +60,7 @@ class HardConcrete:
         """Train weights and gates together, rank by the gates' logits."""
         gates = _GateTraining(task, self)
         learn(task, gates)
+        task.start.model.eval()
         ranking = np.full(task.graph.class_count, -np.inf)
         ranking[task.start.classes] = gates.logits.numpy()
         keep = project(ranking, task.graph, task.limits, task.channel_step)
@@ -115,11 +116,16 @@ class _GateTraining:
             loss = self._weights.loss(x, labels)
         self._weights.update(loss, progress)
         assert logits.grad is not None
-        load, price = self._move(logits.grad.cpu().double(), progress)
-        return {"loss": float(loss.detach()), "expected_load": load, "price": price}
+        price = self._move(logits.grad.cpu().double(), progress)
+        return {"loss": float(loss.detach()), "price": price}
 
-    def _move(self, gradient: Tensor, progress: float) -> tuple[float, float]:
-        """Step down loss + mu x expected load; return the load before the step, and mu.
+    def standing(self, progress: float) -> Mapping[str, float]:
+        """Return the expected cost against the limits."""
+        opened = open_probabilities(self.logits)
+        return {"expected_load": float(self._limits.load(self._whole(opened)))}
+
+    def _move(self, gradient: Tensor, progress: float) -> float:
+        """Step down loss + mu x expected load; return mu.
 
         The step of a gate is -rate x (g + mu c) / d: g and c are the slopes of loss and load, and d
         is what its channels cost, so that all gates fall alike where the loss has no say (the
@@ -142,7 +148,7 @@ class _GateTraining:
             price = max(0.0, needed / max(float(slope @ (slope / divisor)), 1e-30))
         step = self._rate * (gradient + price * slope / divisor)
         self.logits -= step.clamp(-_LONGEST_STEP, _LONGEST_STEP)
-        return load, price
+        return price
 
     def _whole(self, probabilities: Tensor) -> Tensor:
         """Put what is there into the whole network's order; zero for what is gone."""

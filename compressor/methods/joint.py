@@ -33,8 +33,11 @@ class Learner(Protocol):
             generator: of everything random in this epoch.
 
         Returns:
-            Values for the observer; "loss" is among them.
+            Values whose means the observer is told; "loss" is among them.
         """
+
+    def standing(self, progress: float) -> Mapping[str, float]:
+        """Return values of the moment for the observer, at a share of all steps."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a resumed search needs."""
@@ -79,8 +82,7 @@ class Weights:
 def learn(task: PruneTask, learner: Learner) -> None:
     """Give a learner the epochs of the task's recipe; go on from the checkpoint if there is one.
 
-    Every epoch draws from its own seed, so a resumed search equals an undisturbed one. The network
-    is left in eval mode.
+    Every epoch draws from its own seed, so a resumed search equals an undisturbed one.
 
     Raises:
         FloatingPointError: the loss is no number any more.
@@ -95,7 +97,6 @@ def learn(task: PruneTask, learner: Learner) -> None:
         task.checkpoint.save(
             {"learner": learner.state_dict(), "epoch": epoch + 1, "random": random_state()}
         )
-    task.start.model.eval()
 
 
 def _run_epoch(task: PruneTask, learner: Learner, epoch: int) -> dict[str, float]:
@@ -111,10 +112,11 @@ def _run_epoch(task: PruneTask, learner: Learner, epoch: int) -> dict[str, float
         for name, value in learner.step(x, labels, done / total, generator).items():
             sums[name] = sums.get(name, 0.0) + value
         means = {name: value / (step + 1) for name, value in sums.items()}
-        task.observer.step("search", done + 1, total, means)
+        standing = learner.standing((done + 1) / total)
+        task.observer.step("search", done + 1, total, {**means, **standing})
     if not math.isfinite(sums["loss"]):
         raise FloatingPointError(
             f"the loss became {sums['loss']} in epoch {epoch + 1} of the search; "
             "lower --learning-rate"
         )
-    return means
+    return {**means, **learner.standing((epoch + 1) / task.recipe.epochs)}

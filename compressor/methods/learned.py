@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from compressor.cost import as_tensor
-from compressor.decore.agents import Agents, BudgetAgents, BudgetSettings, step_agents
+from compressor.decore.agents import BudgetAgents, BudgetSettings, step_agents
 from compressor.decore.paper import DEFAULT_PENALTY, PaperAgents
 from compressor.decore.projection import project, thresholded
-from compressor.decore.search import SearchResult, search
 from compressor.decore.taylor import taylor_scores
+from compressor.methods.agent_search import search
 from compressor.methods.method import Choice, PruneTask
 
 
@@ -42,8 +42,9 @@ class Decore:
         if self.agents_of_steps:
             agent_of = step_agents(prior.numpy(), task.graph, task.channel_step)
         agents = BudgetAgents(prior, task.limits, self.settings, agent_of)
-        step = task.channel_step if self.cut_while_learning else None
-        found = _search(task, agents, step, with_means=self.with_means)
+        found = search(
+            task, agents, cut_while_learning=self.cut_while_learning, with_means=self.with_means
+        )
         keep = project(found.ranking, task.graph, task.limits, task.channel_step)
         return Choice(found.left, keep, found.ranking)
 
@@ -60,30 +61,10 @@ class Paper:
 
     def __call__(self, task: PruneTask) -> Choice:
         """Search with the paper's agents, drop what ends below p = 0.5."""
-        found = _search(task, PaperAgents(task.graph, self.penalty), None)
+        found = search(task, PaperAgents(task.graph, self.penalty))
         keep = thresholded(found.probabilities, task.graph)
         if float(task.limits.load(as_tensor(keep))) <= 1.0:
             # Looser limits bring nothing back that the rule has dropped.
             return Choice(found.left, keep, np.where(keep, found.ranking, -np.inf))
         keep = project(found.ranking, task.graph, task.limits, task.channel_step)
         return Choice(found.left, keep, found.ranking)
-
-
-def _search(
-    task: PruneTask, agents: Agents, channel_step: int | None, *, with_means: bool = False
-) -> SearchResult:
-    return search(
-        task.start.model,
-        task.graph,
-        agents,
-        task.limits,
-        task.images,
-        task.recipe,
-        task.compute,
-        seed=task.seed,
-        checkpoint=task.checkpoint,
-        observer=task.observer,
-        teacher=task.teacher,
-        channel_step=channel_step,
-        with_means=with_means,
-    )

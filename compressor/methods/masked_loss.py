@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 
 import torch
@@ -14,8 +13,7 @@ from torch.nn import functional as F
 from compressor.graph import Keep
 from compressor.masks import ChannelMasks
 from compressor.methods.method import PruneTask
-from compressor.recalibrate import recalibrate
-from compressor.training import Batch
+from compressor.recalibrate import measure_norms
 
 _JUDGED_BATCHES = 8
 _RECALIBRATION_BATCHES = 4
@@ -41,9 +39,9 @@ class MaskedLoss:
         self._graph, self._classes = start.graph, start.classes
         batches = list(islice(task.images.train(0), _RECALIBRATION_BATCHES + _JUDGED_BATCHES))
         part = len(batches) * _RECALIBRATION_BATCHES // (_RECALIBRATION_BATCHES + _JUDGED_BATCHES)
-        self._held = _Held(batches[: max(part, 1)])
+        self._measured = batches[: max(part, 1)]
         self._judged = batches[max(part, 1) :] or batches  # a single batch serves for both
-        self.batches = len(self._held.batches) + len(self._judged)
+        self.batches = len(self._measured) + len(self._judged)
 
     def __call__(self, keep: Keep) -> float:
         """Return the mean cross-entropy under a keep set of the whole network."""
@@ -52,30 +50,13 @@ class MaskedLoss:
         mask = torch.from_numpy(keep[self._classes]).float().to(self._compute.device)
         with torch.no_grad(), masks, _statistics_put_back(self._model):
             masks.set(mask)
-            recalibrate(self._model, self._held, self._compute, self._held.steps_per_epoch)
+            measure_norms(self._model, self._measured, self._compute)
             for x, labels in self._judged:
                 logits = self._model(self._compute.images(x))
                 labels = labels.to(logits.device)
                 total += float(F.cross_entropy(logits, labels, reduction="sum"))
                 count += len(x)
         return total / count
-
-
-@dataclass(frozen=True)
-class _Held:
-    """Training batches in memory, in the form that `recalibrate` reads."""
-
-    batches: list[Batch]
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return len(self.batches)
-
-    def train(self, epoch: int) -> Iterable[Batch]:
-        return self.batches
-
-    def validation(self) -> Iterable[Batch]:
-        return []
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from compressor.cost import Limits, as_tensor
 from compressor.methods.method import Choice, Method, PruneTask
 from compressor.shrink import CouplingError
 from compressor.training import fit
+from compressor.verify import probe_images
 
 
 def in_rounds(method: Method, rounds: int) -> Method:
@@ -28,11 +29,11 @@ def in_rounds(method: Method, rounds: int) -> Method:
     """
 
     def choose(task: PruneTask) -> Choice:
+        probe = probe_images(task.images)
         for number in range(1, rounds):
             choice = method(replace(task, limits=_loosened(task, number / rounds)))
-            images = next(iter(task.images.validation()))[0][:4]
             with contextlib.suppress(CouplingError):  # a later round cuts these, too
-                task = replace(task, start=choice.left.without(choice.keep, images))
+                task = replace(task, start=choice.left.without(choice.keep, probe))
             _train(task, number, rounds)
         return method(task)
 

@@ -44,6 +44,7 @@ class SparseScale:
         """
         norm_scale(task)  # fails before hours of training, not after them
         learn(task, _SparseTraining(task, self.strength))
+        task.start.model.eval()
         return globally(norm_scale)(task)
 
 
@@ -79,6 +80,9 @@ class _SparseTraining:
         loss, penalty = self._weights.loss(x, labels), self._penalty()
         self._weights.update(loss + self._strength * penalty, progress)
         return {"loss": float(loss.detach()), "scale": float(penalty.detach()) / self._classes}
+
+    def standing(self, progress: float) -> Mapping[str, float]:
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         return self._weights.state_dict()

@@ -16,9 +16,10 @@ from compressor.compute import Compute
 from compressor.cost import Limits, NetworkCosts, as_tensor
 from compressor.decore.agents import BudgetAgents, BudgetSettings
 from compressor.decore.projection import above_in_steps, class_step, project
-from compressor.decore.search import SearchResult, search
 from compressor.graph import ChannelGraph, Keep, channel_graph
 from compressor.masks import ChannelMasks
+from compressor.methods.agent_search import SearchResult, search
+from compressor.methods.method import PruneTask
 from compressor.models import build_model
 from compressor.shrink import CouplingError, Shrinking, carry_momentum
 from compressor.training import Recipe
@@ -138,19 +139,19 @@ def run(path, stop_in_epoch: int | None = None) -> SearchResult:
     limits = Limits(costs, {"macs": 0.3 * float(costs.macs(as_tensor(graph.all_kept())))})
     prior = torch.rand(16, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.1
     agents = BudgetAgents(prior, limits, BudgetSettings(first_temperature=0.1))
-    return search(
-        model,
-        graph,
-        agents,
-        limits,
-        ToyImages(),
-        Recipe(6, 0.05),
-        CPU,
+    task = PruneTask(
+        start=Shrinking.whole(model, graph),
+        graph=graph,
+        limits=limits,
+        channel_step=2,
+        images=ToyImages(),
+        recipe=Recipe(6, 0.05),
+        compute=CPU,
         seed=0,
         checkpoint=Checkpoint(path),
         observer=Notes(stop_in_epoch),
-        channel_step=2,
     )
+    return search(task, agents, cut_while_learning=True)
 
 
 def test_search_cuts_what_is_certain_and_goes_on() -> None:

@@ -17,8 +17,10 @@ from compressor.compute import Compute
 from compressor.cost import Limits, NetworkCosts
 from compressor.decore.agents import BudgetAgents
 from compressor.decore.paper import PaperAgents
-from compressor.decore.search import SearchResult, search
 from compressor.graph import channel_graph
+from compressor.methods.agent_search import SearchResult, search
+from compressor.methods.method import PruneTask
+from compressor.shrink import Shrinking
 from compressor.training import Recipe, evaluate, fit, image_losses, sgd
 
 CPU = Compute(torch.device("cpu"), mixed_precision=False)
@@ -175,19 +177,20 @@ def run_search(kind: str, model: nn.Module, notes: Notes, path: Path | None) -> 
     limits = Limits(costs, {"macs": 0.6 * float(costs.macs(whole))})
     prior = torch.arange(1.0, graph.class_count + 1)
     agents = PaperAgents(graph, 2.0) if kind == "paper" else BudgetAgents(prior, limits)
-    return search(
-        model,
-        graph,
-        agents,
-        limits,
-        images,
-        RECIPE,
-        CPU,
+    task = PruneTask(
+        start=Shrinking.whole(model, graph),
+        graph=graph,
+        limits=limits,
+        channel_step=1,
+        images=images,
+        recipe=RECIPE,
+        compute=CPU,
         seed=3,
         checkpoint=Checkpoint(path),
         observer=notes,
         teacher=tiny(9).eval(),
     )
+    return search(task, agents)
 
 
 @pytest.mark.parametrize("kind", ["paper", "budget"])
