@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,10 +55,15 @@ def paired_difference(
     rng = np.random.default_rng(0)
     count = gaps.shape[1]
     replicates = np.empty(_REPLICATES)
+
+    @cache
+    def values_of(drawn: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return np.unique(gaps[list(drawn)].sum(axis=0, dtype=np.int64), return_counts=True)
+
     for index in range(_REPLICATES):
-        drawn = gaps[rng.integers(len(seeds), size=len(seeds))].sum(axis=0, dtype=np.int64)
         # Drawing images is drawing how often each value occurs: a handful of values, not images.
-        values, occurrences = np.unique(drawn, return_counts=True)
+        drawn = sorted(rng.integers(len(seeds), size=len(seeds)).tolist())
+        values, occurrences = values_of(tuple(drawn))
         times = rng.multinomial(count, occurrences / count)
         replicates[index] = values @ times / (count * len(seeds))
     low, high = np.percentile(replicates, [2.5, 97.5]) * 100
