@@ -117,6 +117,10 @@ class NetworkCosts:
         }
         return functions[name](keep)
 
+    def shares(self, shares: Mapping[CostName, float], keep: Tensor) -> dict[CostName, float]:
+        """Return shares of what a keep set costs, by name: limits for a smaller one."""
+        return {name: share * float(self.value(name, keep)) for name, share in shares.items()}
+
     def layer_macs(self, keep: Tensor) -> Tensor:
         """Return multiply-accumulates of every layer, shape (layers,)."""
         return self._macs * self._pairs(keep)

@@ -1,7 +1,9 @@
 """Prune one network with many methods at equal epochs: `python -m benchmarks.pruning.compare`.
 
 Every run is NETWORK x METHOD x TARGET x SEED. It starts from the network's baseline, spends the
-same total number of epochs on search and fine-tuning, and appends one row to a results file.
+same total number of epochs on search and fine-tuning, and appends one row to a results file. TARGET
+is a share of one cost, or of several at once: `--cost macs+weight_bytes --shares 0.5`. The method
+`continued` prunes nothing; give it `--shares 1`.
 Finished runs are skipped, an interrupted one resumes from its last epoch. The slimmed networks stay
 in WORK/networks.
 
@@ -14,6 +16,7 @@ import argparse
 import json
 import time
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,7 @@ from compressor.saved import load_model, save_model
 from compressor.shrink import Shrinking
 from compressor.training import Recipe, fit
 
+COSTS: tuple[CostName, ...] = ("macs", "weight_bytes", "activation_bytes")
 CHANNEL_STEP = load_board("x86-64").channel_steps["int8"]
 
 
@@ -53,8 +57,8 @@ class Run:
     Attributes:
         network: key of `NETWORKS`.
         variant: key of `VARIANTS`.
-        cost: what the target limits.
-        share: of that cost, against the unpruned network, that may remain.
+        cost: what the target limits, names of costs joined by a plus.
+        share: of each of them, against the unpruned network, that may remain.
         seed: of the order of batches and of everything drawn.
         epochs: search and fine-tuning together.
         search_epochs: of which the search takes these, where the method searches.
@@ -63,12 +67,17 @@ class Run:
 
     network: str
     variant: str
-    cost: CostName
+    cost: str
     share: float
     seed: int
     epochs: int
     search_epochs: int
     learning_rate: float
+
+    @property
+    def shares(self) -> dict[CostName, float]:
+        """Share that may remain, by cost."""
+        return {name: self.share for name in COSTS if name in self.cost.split("+")}
 
     @property
     def name(self) -> str:
@@ -104,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--network", choices=list(NETWORKS), required=True)
     parser.add_argument("--methods", nargs="+", choices=list(VARIANTS), required=True)
-    parser.add_argument("--cost", choices=["macs", "weight_bytes"], default="macs")
+    parser.add_argument("--cost", choices=_targets(), default="macs")
     parser.add_argument("--shares", nargs="+", type=float, required=True)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--epochs", type=int, default=20)
@@ -113,6 +122,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--screen", action="store_true")
     add_arguments(parser)
     return parser
+
+
+def _targets() -> list[str]:
+    """Return the costs and their combinations."""
+    return ["+".join(some) for n in (1, 2, 3) for some in combinations(COSTS, n)]
 
 
 def _do(
@@ -126,8 +140,7 @@ def _do(
     watcher = Watcher(run.name, on_epoch=clock.stop)
     graph = channel_graph(task.model, task.example())
     costs = NetworkCosts(graph)
-    whole = as_tensor(graph.all_kept())
-    limits = Limits(costs, {run.cost: run.share * float(costs.value(run.cost, whole))})
+    limits = Limits(costs, costs.shares(run.shares, as_tensor(graph.all_kept())))
     clock.start("choice")
     slimmed = variant.prune(
         PruneTask(
@@ -152,29 +165,13 @@ def _do(
     )
     clock.stop()
     clock.start("finetune")
-    recipe = Recipe(
-        run.epochs - run.search_epochs,
-        run.learning_rate,
-        distillation=0.5,
-        warmup_share=0.0 if run.search_epochs else 0.1,
-    )
-    scale_dropout(slimmed, teacher, task.example())
-    recalibrate(slimmed, task.images("finetune"), task.compute)
-    top1 = fit(
-        slimmed,
-        task.images("finetune"),
-        scaled_decay(recipe, share_left(slimmed, teacher)),
-        task.compute,
-        stage="finetune",
-        checkpoint=Checkpoint(folder / "finetune.pt"),
-        observer=watcher,
-        teacher=teacher,
-    )
+    top1 = _finetune(slimmed, run, variant, task, teacher, folder, watcher)
     clock.stop()
     row: dict[str, Any] = asdict(run) | {
         "validation_top1": top1,
         **_measures(slimmed, task, costs, graph),
         "seconds": clock.seconds,
+        "cpu_seconds": clock.cpu_seconds,
         "curves": watcher.curves,
     }
     if read_test:
@@ -188,6 +185,39 @@ def _do(
         (folder / leftover).unlink(missing_ok=True)
 
 
+def _finetune(
+    slimmed: nn.Module,
+    run: Run,
+    variant: Variant,
+    task: Task,
+    teacher: nn.Module,
+    folder: Path,
+    watcher: Watcher,
+) -> float:
+    """Recover a slimmed network in place; return its validation top-1, a fraction."""
+    images = task.images("finetune")
+    recipe = Recipe(
+        run.epochs - (run.search_epochs if variant.searches else 0),
+        run.learning_rate,
+        distillation=0.0 if variant.own_recovery else 0.5,
+        warmup_share=0.0 if variant.searches else 0.1,
+    )
+    if not variant.own_recovery:
+        scale_dropout(slimmed, teacher, task.example())
+        recalibrate(slimmed, images, task.compute)
+        recipe = scaled_decay(recipe, share_left(slimmed, teacher))
+    return fit(
+        slimmed,
+        images,
+        recipe,
+        task.compute,
+        stage="finetune",
+        checkpoint=Checkpoint(folder / "finetune.pt"),
+        observer=watcher,
+        teacher=teacher if recipe.distills else None,
+    )
+
+
 def _copy(setting: Setting, network: str) -> nn.Module:
     return load_model(setting.baseline(network))
 
@@ -199,10 +229,9 @@ def _measures(
     graph = channel_graph(model, task.example())
     after, everything = NetworkCosts(graph), as_tensor(graph.all_kept())
     whole = as_tensor(unpruned.all_kept())
-    names: tuple[CostName, ...] = ("macs", "weight_bytes", "activation_bytes")
     return {
         "shares": {
-            n: float(after.value(n, everything)) / float(before.value(n, whole)) for n in names
+            n: float(after.value(n, everything)) / float(before.value(n, whole)) for n in COSTS
         },
         "parameters": sum(p.numel() for p in model.parameters()),
         "int8_weight_bytes": int(after.weight_bytes(everything)),
@@ -211,22 +240,39 @@ def _measures(
 
 
 class _Clock:
-    """Seconds per stage, kept across interruptions."""
+    """Seconds per stage, kept across interruptions.
+
+    Attributes:
+        seconds: that passed, by stage.
+        cpu_seconds: of processor time, which other work on the machine disturbs less.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._path, self._stage, self._since = path, "", 0.0
-        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.exists() else {}
+        self._path, self._stage = path, ""
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        self.seconds: dict[str, float] = kept.get("seconds", {})
+        self.cpu_seconds: dict[str, float] = kept.get("cpu_seconds", {})
+        self._since = self._now()
 
     def start(self, stage: str) -> None:
-        self._stage, self._since = stage, time.monotonic()
+        self._stage, self._since = stage, self._now()
 
     def stop(self) -> None:
         """Book what has passed so far; the stage goes on."""
-        now = time.monotonic()
-        self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + now - self._since
+        now = self._now()
+        for total, since, until in zip(self._totals(), self._since, now, strict=True):
+            total[self._stage] = total.get(self._stage, 0.0) + until - since
         self._since = now
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._path.write_text(json.dumps(self.seconds))
+        kept = {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
+        self._path.write_text(json.dumps(kept))
+
+    def _totals(self) -> tuple[dict[str, float], dict[str, float]]:
+        return self.seconds, self.cpu_seconds
+
+    @staticmethod
+    def _now() -> tuple[float, float]:
+        return time.monotonic(), time.process_time()
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from torch.nn import functional as F
 
 from benchmarks.pruning.peer_forms import Form, ignored_layers, supported_form
 from compressor.compute import Compute
-from compressor.cost import Limits, NetworkCosts, as_tensor
+from compressor.cost import CostName, Limits, NetworkCosts, as_tensor
 from compressor.decore.projection import project
 from compressor.decore.taylor import PRIOR_BATCHES
 from compressor.errors import InputError
@@ -120,13 +120,13 @@ def prune_with_peer(
     images: Images,
     compute: Compute,
     *,
-    macs_share: float,
+    shares: Mapping[CostName, float],
     channel_step: int,
     form: Form = "projection",
     schedule: Schedule = "progressive",
     sparse: nn.Module | None = None,
 ) -> nn.Module:
-    """Return a slimmed dense network within a share of the given network's MACs.
+    """Return a slimmed dense network within shares of the given network's costs.
 
     The result is the largest within the limit in the sense of `project`: no group can be one step
     wider. It is a plain module for `channel_graph` and `fit`. `save_model` takes it unless it is in
@@ -137,27 +137,29 @@ def prune_with_peer(
         model: the trained network; left as it was.
         images: Taylor's gradients come from the first `PRIOR_BATCHES` training batches of epoch 0.
         compute: where Taylor's gradients and the importances are computed.
-        macs_share: limit, of the MACs of `model` without projections, by `NetworkCosts`.
+        shares: limits, of the costs of `model` without projections, by `NetworkCosts`.
         channel_step: multiple of the widths, as for our method.
         form: how zero-padded shortcuts are treated; without effect on networks that have none.
         schedule: how often importances are estimated.
         sparse: what `peer_training.sparse_train` made of `model` with the same name and form; it is
-            pruned instead, to a share of the MACs of `model`.
+            pruned instead, to shares of the costs of `model`.
 
     Raises:
         InputError: no such peer, or a share outside of (0, 1].
         TargetError: the peer can't get as small as that.
     """
     peer = peer_named(name)
-    if not 0 < macs_share <= 1:
-        raise InputError(f"macs_share is {macs_share}; it must be above 0 and at most 1")
+    for cost, share in shares.items():
+        if not 0 < share <= 1:
+            raise InputError(f"share of {cost} is {share}; it must be above 0 and at most 1")
     example = example_of(images)
-    limit = macs_share * _macs(channel_graph(copy.deepcopy(model).cpu(), example))
+    whole = channel_graph(copy.deepcopy(model).cpu(), example)
+    limits = NetworkCosts(whole).shares(shares, as_tensor(whole.all_kept()))
     network = supported_form(model if sparse is None else sparse, form).cpu()
     network.zero_grad()
     graph = _never_empty(channel_graph(network, example))
     ranking = removal_order(peer, network, graph, images, compute, form, schedule)
-    keep = project(ranking, graph, Limits(NetworkCosts(graph), {"macs": limit}), channel_step)
+    keep = project(ranking, graph, Limits(NetworkCosts(graph), limits), channel_step)
     return cut(network.eval(), graph, keep, example)
 
 
@@ -280,10 +282,6 @@ def _accumulate_gradients(network: nn.Module, images: Images, compute: Compute) 
 def _never_empty(graph: ChannelGraph) -> ChannelGraph:
     groups = tuple(replace(group, removable=False) for group in graph.groups)
     return replace(graph, groups=groups)
-
-
-def _macs(graph: ChannelGraph) -> float:
-    return float(NetworkCosts(graph).macs(as_tensor(graph.all_kept())))
 
 
 def example_of(images: Images) -> Tensor:

@@ -10,10 +10,10 @@ from typing import Any
 from torch import nn
 
 from benchmarks.pruning.peer_forms import Form
+from benchmarks.pruning.peer_training import sparse_train
 from benchmarks.pruning.peers import PEERS, Schedule, prune_with_peer
 from compressor.cost import as_tensor
 from compressor.decore.agents import BudgetSettings
-from compressor.errors import InputError
 from compressor.methods.catalogue import CATALOGUE
 from compressor.methods.learned import Decore
 from compressor.methods.method import Method, PruneTask
@@ -30,13 +30,16 @@ class Variant:
     Attributes:
         prune: returns the slimmed network, before fine-tuning.
         searches: spends epochs before that.
-        distillation: of the search's recipe; fine-tuning is the same for all.
+        distillation: of the search's recipe.
+        own_recovery: fine-tuned on labels alone, as the library's authors do, without our
+            distillation and recalibration; otherwise fine-tuning is the same for all.
         saveable: the result is a slimmed form of the architecture, not of a relative of it.
     """
 
     prune: Callable[[PruneTask], nn.Module]
     searches: bool
     distillation: float = 0.5
+    own_recovery: bool = False
     saveable: bool = True
 
 
@@ -53,7 +56,7 @@ def _agents(*, steps: bool = True, means: bool = True, **settings: Any) -> Varia
     return Variant(_ours(method), searches=True)
 
 
-_METHODS = {
+_METHODS: dict[str, Variant] = {
     name: Variant(_ours(method), CATALOGUE[name].searches, 0.0 if name == "paper" else 0.5)
     for name, method in METHODS.items()
 }
@@ -84,33 +87,58 @@ _SETTINGS = {
 """One change at a time against the default."""
 
 
-def _peer(name: str, form: Form, schedule: Schedule) -> Variant:
+def _peer(name: str, form: Form, schedule: Schedule, *, own: bool = False) -> Variant:
+    sparse = own and PEERS[name].sparse
+
     def prune(task: PruneTask) -> nn.Module:
-        if set(task.limits.limits) != {"macs"}:
-            raise InputError("peers are pruned to a share of the MACs")
-        whole = float(task.limits.costs.macs(as_tensor(task.graph.all_kept())))
+        limits, whole = task.limits, as_tensor(task.graph.all_kept())
+        trained = _sparsely_trained(name, form, task) if sparse else None
         return prune_with_peer(
             name,
             task.start.model,
             task.images,
             task.compute,
-            macs_share=task.limits.limits["macs"] / whole,
+            shares={n: at / float(limits.costs.value(n, whole)) for n, at in limits.limits.items()},
             channel_step=task.channel_step,
             form=form,
             schedule=schedule,
+            sparse=trained,
         )
 
-    return Variant(prune, searches=False, saveable=form == "inner")
+    return Variant(
+        prune,
+        searches=sparse,
+        distillation=0.0 if own else 0.5,
+        own_recovery=own,
+        saveable=form == "inner",
+    )
+
+
+def _sparsely_trained(name: str, form: Form, task: PruneTask) -> nn.Module:
+    return sparse_train(
+        name,
+        task.start.model,
+        task.images,
+        task.recipe,
+        task.compute,
+        checkpoint=task.checkpoint,
+        observer=task.observer,
+        form=form,
+    )
 
 
 _FORMS: tuple[tuple[str, Form], ...] = (("", "projection"), ("-inner", "inner"))
 _SCHEDULES: tuple[tuple[str, Schedule], ...] = (("", "progressive"), ("-once", "one-shot"))
 
 _PEERS = {
-    f"{name}{form_suffix}{schedule_suffix}": _peer(name, form, schedule)
+    f"{name}{form_suffix}{schedule_suffix}{recipe_suffix}": _peer(name, form, schedule, own=own)
     for name in PEERS
     for form_suffix, form in _FORMS
     for schedule_suffix, schedule in _SCHEDULES
+    for recipe_suffix, own in (("", False), ("-own", True))
 }
 
-VARIANTS: Mapping[str, Variant] = {**_METHODS, **_SETTINGS, **_PEERS}
+_CONTINUED = Variant(lambda task: task.start.model, searches=False)
+"""Nothing is pruned: what the same epochs do for the baseline itself."""
+
+VARIANTS: Mapping[str, Variant] = {"continued": _CONTINUED, **_METHODS, **_SETTINGS, **_PEERS}

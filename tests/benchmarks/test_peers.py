@@ -184,7 +184,7 @@ def test_magnitude_keeps_the_largest_group_norms(name: str, schedule: peers.Sche
     conv, norm, head = (model.get_parameter(f"{m}.weight") for m in ("conv", "bn", "head"))
     squares = conv.square().sum((1, 2, 3)) + norm.square() + head.square().sum(0)
     slimmed = peers.prune_with_peer(
-        name, model, images, CPU, macs_share=0.5, channel_step=STEP, schedule=schedule
+        name, model, images, CPU, shares={"macs": 0.5}, channel_step=STEP, schedule=schedule
     )
     kept = squares.topk(8).indices.sort().values
     torch.testing.assert_close(slimmed.get_parameter("conv.weight"), conv[kept])
@@ -201,7 +201,7 @@ def test_taylor_keeps_what_the_gradients_say() -> None:
     # it leaves batch norms out of the first-order change
     change = (conv * conv.grad).abs().sum((1, 2, 3)) + (head * head.grad).abs().sum(0)
     slimmed = peers.prune_with_peer(
-        "tp-taylor-local", model, images, CPU, macs_share=0.5, channel_step=STEP
+        "tp-taylor-local", model, images, CPU, shares={"macs": 0.5}, channel_step=STEP
     )
     kept = change.topk(8).indices.sort().values
     torch.testing.assert_close(slimmed.get_parameter("conv.weight"), conv[kept].detach())
@@ -243,7 +243,7 @@ def test_every_peer_lands_within_a_step_of_its_target(
     before = copy.deepcopy(model.state_dict())
     example = images.x[:1]
     slimmed = peers.prune_with_peer(
-        name, model, images, CPU, macs_share=share, channel_step=STEP, schedule=schedule
+        name, model, images, CPU, shares={"macs": share}, channel_step=STEP, schedule=schedule
     )
     limit = share * macs(model, example)
     graph = channel_graph(supported_form(model, "projection"), example)
@@ -271,7 +271,7 @@ def test_local_is_uniform_and_global_is_not() -> None:
     shares = {}
     for scope in ("local", "global"):
         slimmed = peers.prune_with_peer(
-            f"tp-bn-scale-{scope}", model, images, CPU, macs_share=0.5, channel_step=STEP
+            f"tp-bn-scale-{scope}", model, images, CPU, shares={"macs": 0.5}, channel_step=STEP
         )
         shares[scope] = np.array(widths(slimmed, graph)) / full
     assert np.ptp(shares["local"]) <= 0.25
@@ -283,7 +283,7 @@ def test_inner_form_keeps_the_stream_and_says_what_it_cannot_reach(tmp_path: Pat
     prune = partial(
         peers.prune_with_peer, "tp-magnitude-global", model, images, CPU, channel_step=STEP
     )
-    slimmed = prune(macs_share=0.5, form="inner")
+    slimmed = prune(shares={"macs": 0.5}, form="inner")
     assert [slimmed.get_submodule(f"layer{i}.0.conv2").out_channels for i in (1, 2, 3)] == [
         16,
         32,
@@ -293,13 +293,13 @@ def test_inner_form_keeps_the_stream_and_says_what_it_cannot_reach(tmp_path: Pat
     save_model(slimmed, "resnet20", 3, tmp_path)
     torch.testing.assert_close(load_model(tmp_path)(images.x), slimmed(images.x))
     with pytest.raises(TargetError, match="macs is"):
-        prune(macs_share=0.1, form="inner")
+        prune(shares={"macs": 0.1}, form="inner")
 
 
 def test_result_trains() -> None:
     images, model = Images(), resnet(8)
     slimmed = peers.prune_with_peer(
-        "tp-group-norm-global", model, images, CPU, macs_share=0.3, channel_step=STEP
+        "tp-group-norm-global", model, images, CPU, shares={"macs": 0.3}, channel_step=STEP
     )
     before = evaluate(slimmed, images.validation(), CPU)
     recipe = Recipe(epochs=6, learning_rate=0.05)
@@ -331,7 +331,7 @@ def test_sparse_training_adds_the_regularizer_s_gradient(
     # 4 steps at rates between 0.002 and 0.02 pull at every scale by at least their sum times 0.4
     assert sums[strength] < sums[0.0] - 16 * 4 * 0.002 * strength * 0.4
     pruned = peers.prune_with_peer(
-        name, model, images, CPU, macs_share=0.5, channel_step=STEP, sparse=trained
+        name, model, images, CPU, shares={"macs": 0.5}, channel_step=STEP, sparse=trained
     )
     assert macs(pruned, images.x[:1]) <= 0.5 * macs(model, images.x[:1])
 
@@ -366,10 +366,10 @@ def test_sparse_training_without_strength_is_fit_that_keeps_its_last_epoch() -> 
 def test_mistakes_are_named() -> None:
     images, model = Images(), randomized(OneLayer())
     with pytest.raises(InputError, match="no peer 'tp-none'"):
-        peers.prune_with_peer("tp-none", model, images, CPU, macs_share=0.5, channel_step=STEP)
-    with pytest.raises(InputError, match=r"macs_share is 1\.5"):
+        peers.prune_with_peer("tp-none", model, images, CPU, shares={"macs": 0.5}, channel_step=STEP)
+    with pytest.raises(InputError, match=r"share of macs is 1\.5"):
         peers.prune_with_peer(
-            "tp-taylor-local", model, images, CPU, macs_share=1.5, channel_step=STEP
+            "tp-taylor-local", model, images, CPU, shares={"macs": 1.5}, channel_step=STEP
         )
     with pytest.raises(InputError, match="tp-taylor-local has no sparse training"):
         sparse_train(
