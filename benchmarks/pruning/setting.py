@@ -47,7 +47,7 @@ NETWORKS: Mapping[str, Network] = {
     "resnet20": Network("resnet20-*.th", epochs=30, learning_rate=0.05),
     "resnet56": Network("resnet56-*.th", epochs=30, learning_rate=0.05),
     "resnet18": Network(
-        "resnet18-*.safetensors", 20, 0.1, label_smoothing=0.1, mean=CIFAR_MEAN, std=CIFAR_STD
+        "resnet18-*.safetensors", 16, 0.1, label_smoothing=0.1, mean=CIFAR_MEAN, std=CIFAR_STD
     ),
     "vgg16": Network(
         None, epochs=30, learning_rate=0.05, label_smoothing=0.1, mean=CIFAR_MEAN, std=CIFAR_STD
