@@ -3,14 +3,14 @@
 Needs numpy and a runtime (onnxruntime, ai-edge-litert or tflite-runtime), nothing else.
 """
 
-from runtime_bench.bursts import runtime_name
+from runtime_bench.bursts import Burst, runtime_name
 from runtime_bench.errors import BenchError, ManifestError, RuntimeMissingError, SamplesError
 from runtime_bench.host import HostFacts, host_facts, host_matches, is_board
 from runtime_bench.manifest import BoardRef, Manifest, read_manifest
 from runtime_bench.measure import describe_folders, measure_folder, measure_folders
 from runtime_bench.measurement import Measurement
 from runtime_bench.samples import Samples, open_samples
-from runtime_bench.small_files import time_small_files
+from runtime_bench.small_files import time_side_by_side, time_small_files
 from runtime_bench.verdict import (
     Check,
     exit_code,
@@ -25,6 +25,7 @@ from runtime_bench.verify import verify_files
 __all__ = [
     "BenchError",
     "BoardRef",
+    "Burst",
     "Check",
     "HostFacts",
     "Manifest",
@@ -45,6 +46,7 @@ __all__ = [
     "read_manifest",
     "runtime_name",
     "slower_int8",
+    "time_side_by_side",
     "time_small_files",
     "verdict",
     "verify_files",

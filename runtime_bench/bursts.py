@@ -1,8 +1,9 @@
-"""Time many small model files in one process, robustly on a busy machine.
+"""Time many model files in one process, robustly on a busy machine.
 
 Files take turns: in every round each one runs for a short burst. A burst is shorter than a
 scheduler's time slice, so most of them pass undisturbed, and its median ignores the run that was
-interrupted; the smallest median of all rounds ignores the rounds in which the machine was slow.
+interrupted. What is made of a file's bursts is the caller's: the smallest median ignores the rounds
+in which the machine was slow; two files compared round by round are disturbed alike.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,18 @@ _DTYPES = {
     "tensor(int8)": np.int8,
     "tensor(uint8)": np.uint8,
 }
+
+
+@dataclass(frozen=True)
+class Burst:
+    """Some runs of one file right after each other.
+
+    Attributes:
+        median_ms, p90_ms: of one run; 90 % of the runs took at most the latter.
+    """
+
+    median_ms: float
+    p90_ms: float
 
 
 def runtime_name(file_format: str) -> str:
@@ -48,8 +62,8 @@ def time_in_bursts(
     rounds: int,
     burst_ms: float,
     progress: Callable[[int], None],
-) -> list[float]:
-    """Return the milliseconds of one run of every file: the smallest median of its bursts.
+) -> list[list[Burst]]:
+    """Return every file's bursts, one per round, in the order of the files.
 
     Every file stays loaded until the end. Inputs are noise of the files' own types, one image.
 
@@ -63,20 +77,20 @@ def time_in_bursts(
     runs = [load(path, threads) for path in paths]
     for run in runs:
         run()
-    best_ms = [float("inf")] * len(runs)
+    bursts: list[list[Burst]] = [[] for _ in runs]
     gc.disable()
     try:
         for number in range(rounds):
             order = range(len(runs)) if number % 2 == 0 else reversed(range(len(runs)))
             for index in order:
-                best_ms[index] = min(best_ms[index], _burst(runs[index], burst_ms))
+                bursts[index].append(_burst(runs[index], burst_ms))
             progress((number + 1) * len(runs))
     finally:
         gc.enable()
-    return best_ms
+    return bursts
 
 
-def _burst(run: Run, burst_ms: float) -> float:
+def _burst(run: Run, burst_ms: float) -> Burst:
     run()  # refills the caches after another file's turn
     times_ms: list[float] = []
     end = time.perf_counter_ns() + burst_ms * 1e6
@@ -84,7 +98,7 @@ def _burst(run: Run, burst_ms: float) -> float:
         start = time.perf_counter_ns()
         run()
         times_ms.append((time.perf_counter_ns() - start) / 1e6)
-    return statistics.median(times_ms)
+    return Burst(statistics.median(times_ms), float(np.percentile(times_ms, 90)))
 
 
 def _onnx_run(path: Path, threads: int) -> Run:

@@ -7,7 +7,7 @@ Requests come as one JSON object per line on stdin, answers go as one per line t
     {"op": "time", "runs", "warmup", "image_shape"}       -> times_ms, peak RSS so far
     {"op": "evaluate", "samples", "preprocessing"}        -> accuracy figures; {"done": n} meanwhile
     {"op": "time_files", "paths", "format", "threads", "rounds", "burst_ms"}
-                                                          -> times_ms; {"done": n} meanwhile
+                                                          -> bursts; {"done": n} meanwhile
 
 A failure is answered with {"error", "missing_runtime"}. The process ends when stdin does.
 """
@@ -21,6 +21,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -123,8 +124,8 @@ class Worker:
         }
 
     def time_files(self, request: Answer) -> Answer:
-        """Time many small files side by side; they are gone again afterwards."""
-        times_ms = time_in_bursts(
+        """Time many files side by side; they are gone again afterwards."""
+        files = time_in_bursts(
             [Path(path) for path in request["paths"]],
             request["format"],
             threads=request["threads"],
@@ -132,7 +133,7 @@ class Worker:
             burst_ms=request["burst_ms"],
             progress=lambda done: self._reply({"done": done}),
         )
-        return {"times_ms": times_ms}
+        return {"bursts": [[astuple(burst) for burst in bursts] for bursts in files]}
 
     def _loaded(self) -> tuple[Runner, ModelFile]:
         if self._runner is None or self._file is None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
-from runtime_bench import BenchError, small_files, time_small_files
+from runtime_bench import BenchError, small_files, time_side_by_side, time_small_files
 from runtime_bench.bursts import runtime_name, time_in_bursts
 
 
@@ -52,8 +52,16 @@ def test_inputs_of_every_type(tmp_path: Path) -> None:
     paths = [write_product(tmp_path / f"{dtype}.onnx", 4, dtype) for dtype in types]
     rounds: list[int] = []
     found = time_in_bursts(paths, "onnx", threads=1, rounds=3, burst_ms=0.1, progress=rounds.append)
-    assert len(found) == 3
+    assert [len(bursts) for bursts in found] == [3, 3, 3]  # one a round
     assert rounds == [3, 6, 9]
+
+
+def test_files_side_by_side_are_compared_round_by_round(tmp_path: Path) -> None:
+    paths = [write_product(tmp_path / f"{size}.onnx", size) for size in (512, 4)]
+    slow, fast = time_side_by_side(paths, "onnx", threads=1, rounds=4, burst_ms=0.5)
+    assert len(slow) == len(fast) == 4
+    assert all(0 < burst.median_ms <= burst.p90_ms for burst in (*slow, *fast))
+    assert all(a.median_ms > b.median_ms for a, b in zip(slow, fast, strict=True))
 
 
 def test_a_broken_file_is_an_error(tmp_path: Path) -> None:
