@@ -106,8 +106,8 @@ def prune(job: Job, target: Target, start: Start) -> Pruned | None:
         return None
     if not target.smallest:
         return _Rung(job, start, target.limits, 1).run()
-    if job.options.method == "paper":
-        # Lambda decides how far the paper's agents go; there is nothing to walk down.
+    if job.options.method in ("paper", "dead"):
+        # They decide by themselves how far they go; there is nothing to walk down.
         return _Rung(job, start, {}, 1).run()
     return _ladder(job, start, target.limits["macs"])
 

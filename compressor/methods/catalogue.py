@@ -17,6 +17,7 @@ MethodName = Literal[
     "uniform",
     "bn-scale",
     "random",
+    "dead",
 ]
 
 
@@ -44,4 +45,5 @@ CATALOGUE: Mapping[MethodName, MethodInfo] = {
     "uniform": MethodInfo(False, "the same share of every layer, by the l2 of its channels"),
     "bn-scale": MethodInfo(False, "scale of the batch norms, compared over all layers"),
     "random": MethodInfo(False, "chance, the same share of every layer"),
+    "dead": MethodInfo(False, "channels that do nothing, and no others"),
 }

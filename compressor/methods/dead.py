@@ -92,21 +92,6 @@ def remove_dead(
     )
 
 
-def find_dead(
-    model: nn.Module,
-    graph: ChannelGraph,
-    images: Images,
-    compute: Compute,
-    batches: int = OBSERVED_BATCHES,
-) -> Keep:
-    """Return the keep set without unread and silent classes: nothing has to be folded for them.
-
-    A group that must not be empty keeps one class.
-    """
-    reads = _Reads(model, graph, images, compute, batches)
-    return reads.kept(reads.unread | reads.silent)
-
-
 def fold_constants(
     model: nn.Module, graph: ChannelGraph, keep: Keep, constants: Mapping[str, Tensor]
 ) -> nn.Module:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from compressor.methods import one_shot
 from compressor.methods.catalogue import MethodName
 from compressor.methods.evolution import Evolution
+from compressor.methods.exact import dead_only
 from compressor.methods.hard_concrete import HardConcrete
 from compressor.methods.learned import Decore, Paper
 from compressor.methods.method import Method
@@ -24,4 +25,5 @@ METHODS: Mapping[MethodName, Method] = {
     "uniform": one_shot.uniformly(one_shot.l2),
     "bn-scale": one_shot.globally(one_shot.norm_scale),
     "random": one_shot.uniformly(one_shot.random),
+    "dead": dead_only,
 }

@@ -6,16 +6,23 @@ import numpy as np
 import pytest
 import torch
 from channel_nets import TinyResNet, masked, randomize, relative
-from decore_toys import ToyImages
+from decore_toys import Notes, ToyImages
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from compressor.checkpoint import Checkpoint
 from compressor.compute import Compute
-from compressor.graph import ChannelGraph, channel_graph
-from compressor.methods.dead import find_dead, fold_constants, remove_dead
+from compressor.cost import Limits, NetworkCosts, as_tensor
+from compressor.decore.projection import TargetError
+from compressor.graph import ChannelGraph, Keep, channel_graph
+from compressor.methods.dead import fold_constants, remove_dead
+from compressor.methods.method import PruneTask
+from compressor.methods.registry import METHODS
 from compressor.models import build_model
+from compressor.shrink import Shrinking
+from compressor.training import Images, Recipe
 
 CPU = Compute(torch.device("cpu"), mixed_precision=False)
 
@@ -85,6 +92,14 @@ def silence(norm: nn.BatchNorm2d, channels: list[int], to: float) -> None:
     norm.bias.data[channels] = to
 
 
+def stays(
+    model: nn.Module, graph: ChannelGraph, images: Images, compute: Compute, batches: int = 2
+) -> Keep:
+    keep = np.zeros(graph.class_count, dtype=np.bool_)
+    keep[remove_dead(model, graph, images, compute, batches).left.classes] = True
+    return keep
+
+
 def subsets(count: int, largest: int | None = None) -> st.SearchStrategy[list[int]]:
     numbers = st.integers(0, count - 1)
     return st.lists(numbers, unique=True, max_size=largest or count).map(sorted)
@@ -121,7 +136,6 @@ def test_planted_channels_go_and_no_answer_changes(
 
 def test_nothing_goes_from_a_network_that_works() -> None:
     model, graph = built(TinyResNet)
-    assert find_dead(model, graph, DoubleImages(), CPU).all()
     cleaned = remove_dead(model, graph, DoubleImages(), CPU)
     assert len(cleaned.left.classes) == graph.class_count
     assert cleaned.difference == 0
@@ -135,7 +149,7 @@ def test_dead_in_a_padded_residual_stream() -> None:
     silence(model.block1.bn2, [1, 2], 0.0)
     silence(model.block2.bn2, [2], -0.1)  # alive in channel 1, behind the second block only
     calibrated(model)
-    keep = find_dead(model, graph, DoubleImages(), CPU)
+    keep = stays(model, graph, DoubleImages(), CPU)
     assert np.flatnonzero(~keep).tolist() == [stream[2]]
     with torch.no_grad():
         found = masked(model, graph, keep, HELD_OUT)
@@ -188,7 +202,7 @@ def test_unread_channels_may_say_anything() -> None:
     """Proved by the weights: no image is needed to know it."""
     model, graph = built(TinyResNet)
     model.block2.conv2.weight.data[:, [0, 3]] = 0
-    keep = find_dead(model, graph, DoubleImages(), CPU, batches=1)
+    keep = stays(model, graph, DoubleImages(), CPU, batches=1)
     assert np.flatnonzero(~keep).tolist() == group_of(graph, "block2.conv1")[[0, 3]].tolist()
 
 
@@ -200,7 +214,7 @@ def test_what_is_observed_is_no_proof() -> None:
     model.bn1.weight.data[0] = 1.0
     model.bn1.running_mean.data[0] = 1e3  # opens for very bright images only
     images = DoubleImages()
-    keep = find_dead(model, graph, images, CPU)
+    keep = stays(model, graph, images, CPU)
     assert not keep[group_of(graph, "up1")[0]]
     images.validation = lambda: [(images.x * 1e4, images.labels)]  # type: ignore[method-assign]
     assert remove_dead(model, graph, images, CPU).difference > 1e-6
@@ -232,3 +246,49 @@ def test_folding_against_the_layer_itself(with_norm: bool) -> None:
     empty = torch.where(gone[:, None, None], 0.0, x)
     with torch.no_grad():
         torch.testing.assert_close(folded[1:](empty), model[1:](full), rtol=1e-10, atol=1e-12)
+
+
+def dead_task(start: Shrinking, graph: ChannelGraph, share: float) -> PruneTask:
+    costs = NetworkCosts(graph)
+    return PruneTask(
+        start=start,
+        graph=graph,
+        limits=Limits(costs, costs.shares({"macs": share}, as_tensor(graph.all_kept()))),
+        channel_step=8,
+        images=DoubleImages(),
+        recipe=Recipe(0, 0.1),
+        compute=CPU,
+        seed=0,
+        checkpoint=Checkpoint(None),
+        observer=Notes(),
+    )
+
+
+def test_as_a_method_it_counts_in_the_whole_network() -> None:
+    """Also where an earlier round has cut something; the answers stay those before the choice."""
+    model, graph = built(PointwiseNet)
+    silence(model.norm, [1], -1.0)
+    silence(model.bn2, [1], 0.0)
+    silence(model.bn1, [0, 3], 0.7)
+    calibrated(model)
+    first = graph.all_kept()
+    first[group_of(graph, "up1")[5]] = False  # somebody's choice, not dead
+    start = Shrinking.whole(model, graph).without(first, HELD_OUT)
+    choice = METHODS["dead"](dead_task(start, graph, share=1.0))
+    gone = {group_of(graph, "stem")[1], *group_of(graph, "up1")[[0, 3, 5]]}
+    assert set(np.flatnonzero(~choice.keep).tolist()) == gone
+    assert choice.left.classes.tolist() == np.flatnonzero(choice.keep).tolist()
+    assert choice.keep.tolist() == np.isfinite(choice.ranking).tolist()
+    with torch.no_grad():
+        expected = start.model(HELD_OUT)
+        assert relative(choice.left.model(HELD_OUT), expected) < 1e-9
+        smaller, difference = choice.left.cut(choice.keep, HELD_OUT)
+        assert relative(smaller(HELD_OUT), expected) < 1e-9
+    assert difference < 1e-9
+
+
+def test_as_a_method_it_says_what_it_cannot_reach() -> None:
+    model, graph = built(PointwiseNet)
+    with pytest.raises(TargetError, match=r"without its dead channels, macs is 2\.00 times") as e:
+        METHODS["dead"](dead_task(Shrinking.whole(model, graph), graph, share=0.5))
+    assert e.value.worst_ratio == pytest.approx(2.0)

@@ -39,6 +39,10 @@ CPU = Compute(torch.device("cpu"), mixed_precision=False)
 SEARCHING = ("bn-sparse", "hard-concrete", "evolution")
 
 
+AIMING = [name for name in METHODS if name != "dead"]
+"""Methods that go down to a target."""
+
+
 def task_of(
     model: nn.Module,
     share: float = 0.6,
@@ -84,7 +88,7 @@ def check_choice(task: PruneTask, choice: Choice) -> None:
     assert sorted(smaller.classes.tolist()) == np.flatnonzero(choice.keep).tolist()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", AIMING)
 def test_every_method_meets_its_limits(name: str) -> None:
     task = task_of(tiny_resnet(), share=0.5, channel_step=2, epochs=2)
     choice = METHODS[name](task)
@@ -93,7 +97,7 @@ def test_every_method_meets_its_limits(name: str) -> None:
     assert float(task.limits.load(as_tensor(choice.keep))) > 0.6
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", AIMING)
 def test_rankings_choose_again(name: str) -> None:
     """The same at the same limits, less at tighter ones, and nothing that is gone already."""
     task = task_of(tiny_resnet(), share=0.5, channel_step=2, epochs=2)
@@ -108,7 +112,7 @@ def test_rankings_choose_again(name: str) -> None:
     assert (choice.ranking[gone] == -np.inf).all()
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if not CATALOGUE[name].searches])
+@pytest.mark.parametrize("name", [name for name in AIMING if not CATALOGUE[name].searches])
 def test_rounds_with_every_method_that_chooses_at_once(name: str) -> None:
     notes = Notes()
     task = task_of(tiny_resnet(), share=0.4, notes=notes, epochs=2)
