@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from time import perf_counter, sleep
 from typing import Any
@@ -44,9 +45,10 @@ def network_folder(setting: Setting, run: str) -> Path:
     folder = setting.work / "networks" / run
     if not (folder / "model.json").exists():
         saved = sorted(path.parent.name for path in folder.parent.glob("*/model.json"))
+        near = get_close_matches(run, saved, n=3, cutoff=0.4)
         raise InputError(
-            f"no network of a run '{run}' in {folder.parent}, which holds "
-            f"{', '.join(saved) or 'none'}; run benchmarks.pruning.compare first"
+            f"no network of a run '{run}' among the {len(saved)} in {folder.parent}; "
+            + (f"did you mean {', '.join(near)}?" if near else "run benchmarks.pruning.compare")
         )
     return folder
 
