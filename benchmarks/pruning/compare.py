@@ -13,8 +13,6 @@ in WORK/networks.
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -24,6 +22,7 @@ from torch import nn
 
 from benchmarks.pruning import results
 from benchmarks.pruning.baselines import right_answers
+from benchmarks.pruning.clock import Clock
 from benchmarks.pruning.setting import (
     NETWORKS,
     Setting,
@@ -106,7 +105,7 @@ def main() -> None:
                 if results.finished(file, asdict(run)):
                     say(f"{run.name}: finished before")
                 else:
-                    _do(run, variant, task, setting, file, read_test=not arguments.screen)
+                    do(run, variant, task, setting, file, read_test=not arguments.screen)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,18 +128,48 @@ def _targets() -> list[str]:
     return ["+".join(some) for n in (1, 2, 3) for some in combinations(COSTS, n)]
 
 
-def _do(
+def do(
     run: Run, variant: Variant, baseline: Task, setting: Setting, file: Path, *, read_test: bool
 ) -> None:
     """Prune, fine-tune, measure, save, append."""
-    folder = setting.work / "runs" / run.name
-    task = with_seed(replace(baseline, model=_copy(setting, run.network)), run.seed)
-    teacher = task.compute.place(_copy(setting, run.network)).eval()
-    clock = _Clock(folder / "seconds.json")
-    watcher = Watcher(run.name, on_epoch=clock.stop)
+    task = fresh(run, baseline, setting)
     graph = channel_graph(task.model, task.example())
     costs = NetworkCosts(graph)
     limits = Limits(costs, costs.shares(run.shares, as_tensor(graph.all_kept())))
+    slimmed, row = prune_and_recover(run, variant, task, setting, graph, limits)
+    if read_test:
+        row |= on_test_images(task, slimmed)
+    if variant.saveable:
+        save_model(slimmed.cpu(), run.network, 10, setting.work / "networks" / run.name)
+    results.append(file, row)
+    test_top1 = row.get("test_top1", float("nan"))
+    say(f"{run.name}: validation {row['validation_top1']:.4f}, test {test_top1:.4f}")
+    drop_checkpoints(run, setting)
+
+
+def fresh(run: Run, baseline: Task, setting: Setting) -> Task:
+    """Return the task with a copy of the baseline that a run may change, and the run's seed."""
+    return with_seed(replace(baseline, model=_copy(setting, run.network)), run.seed)
+
+
+def prune_and_recover(
+    run: Run, variant: Variant, task: Task, setting: Setting, graph: ChannelGraph, limits: Limits
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Prune a task's network to given limits and fine-tune it.
+
+    Args:
+        run: its epochs and rates count, not its target.
+        task: as `fresh` made it.
+        graph: of its network.
+        limits: with costs of that graph.
+
+    Returns:
+        The slimmed network and its row, which knows nothing of the test images.
+    """
+    folder = _folder(run, setting)
+    teacher = task.compute.place(_copy(setting, run.network)).eval()
+    clock = Clock(folder / "seconds.json")
+    watcher = Watcher(run.name, on_epoch=clock.stop)
     clock.start("choice")
     slimmed = variant.prune(
         PruneTask(
@@ -167,22 +196,29 @@ def _do(
     clock.start("finetune")
     top1 = _finetune(slimmed, run, variant, task, teacher, folder, watcher)
     clock.stop()
-    row: dict[str, Any] = asdict(run) | {
+    return slimmed, asdict(run) | {
         "validation_top1": top1,
-        **_measures(slimmed, task, costs, graph),
+        **_measures(slimmed, task, limits.costs, graph),
         "seconds": clock.seconds,
         "cpu_seconds": clock.cpu_seconds,
         "curves": watcher.curves,
     }
-    if read_test:
-        right = right_answers(replace(task, model=slimmed))
-        row |= {"test_top1": float(right.mean()), "test_right": results.pack(right)}
-    if variant.saveable:
-        save_model(slimmed.cpu(), run.network, 10, setting.work / "networks" / run.name)
-    results.append(file, row)
-    say(f"{run.name}: validation {top1:.4f}, test {row.get('test_top1', float('nan')):.4f}")
+
+
+def on_test_images(task: Task, slimmed: nn.Module) -> dict[str, Any]:
+    """Return a row's figures of the test images."""
+    right = right_answers(replace(task, model=slimmed))
+    return {"test_top1": float(right.mean()), "test_right": results.pack(right)}
+
+
+def drop_checkpoints(run: Run, setting: Setting) -> None:
+    """Remove what an interrupted run would have gone on from."""
     for leftover in ("search.pt", "finetune.pt"):
-        (folder / leftover).unlink(missing_ok=True)
+        (_folder(run, setting) / leftover).unlink(missing_ok=True)
+
+
+def _folder(run: Run, setting: Setting) -> Path:
+    return setting.work / "runs" / run.name
 
 
 def _finetune(
@@ -237,42 +273,6 @@ def _measures(
         "int8_weight_bytes": int(after.weight_bytes(everything)),
         "widths": {layer.module: len(layer.out_classes) for layer in graph.layers},
     }
-
-
-class _Clock:
-    """Seconds per stage, kept across interruptions.
-
-    Attributes:
-        seconds: that passed, by stage.
-        cpu_seconds: of processor time, which other work on the machine disturbs less.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._stage = path, ""
-        kept = json.loads(path.read_text()) if path.exists() else {}
-        self.seconds: dict[str, float] = kept.get("seconds", {})
-        self.cpu_seconds: dict[str, float] = kept.get("cpu_seconds", {})
-        self._since = self._now()
-
-    def start(self, stage: str) -> None:
-        self._stage, self._since = stage, self._now()
-
-    def stop(self) -> None:
-        """Book what has passed so far; the stage goes on."""
-        now = self._now()
-        for total, since, until in zip(self._totals(), self._since, now, strict=True):
-            total[self._stage] = total.get(self._stage, 0.0) + until - since
-        self._since = now
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        kept = {"seconds": self.seconds, "cpu_seconds": self.cpu_seconds}
-        self._path.write_text(json.dumps(kept))
-
-    def _totals(self) -> tuple[dict[str, float], dict[str, float]]:
-        return self.seconds, self.cpu_seconds
-
-    @staticmethod
-    def _now() -> tuple[float, float]:
-        return time.monotonic(), time.process_time()
 
 
 if __name__ == "__main__":
