@@ -1,0 +1,143 @@
+"""Tables beside the comparison: screening, the estimators, the cost of a step, speed-ups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from benchmarks.pruning.page.comparison import title
+from benchmarks.pruning.page.markdown import number, table, with_range
+from benchmarks.pruning.page.records import Entry, Row, by_target
+
+
+def baseline_table(baselines: Sequence[Row]) -> str:
+    """Return the unpruned networks, and whether their validation accuracy had become flat."""
+    rows = []
+    for row in baselines:
+        at = {point["epoch"]: point.get("validation_top1") for point in row["curves"]}
+        rows.append(
+            [
+                row["network"],
+                str(row["epochs"]),
+                number(at.get(row["epochs"] - 5), 2, scale=100),
+                number(row["validation_top1"], 2, scale=100),
+                number(row["test_top1"], 2, scale=100),
+            ]
+        )
+    header = [
+        "network",
+        "epochs",
+        "validation top-1 % 5 epochs before",
+        "at the end",
+        "test top-1 %",
+    ]
+    return table(header, rows)
+
+
+def screening_table(entries: Sequence[Entry]) -> str:
+    """Return validation accuracies per target, the best first; no test image was read for them."""
+    rows = []
+    for target, found in by_target(entries).items():
+        best_first = sorted(found, key=lambda e: -(e.mean("validation_top1") or 0.0))
+        for entry in best_first:
+            some = next(iter(entry.rows.values()))
+            search, seeds = some["search_epochs"], ", ".join(map(str, sorted(entry.rows)))
+            rows.append(
+                [
+                    title(target),
+                    f"`{entry.method}`",
+                    with_range(entry.values("validation_top1"), 2, scale=100),
+                    f"{search} + {target.epochs - search}",
+                    f"{some['learning_rate']:g}",
+                    number(entry.mean("shares", "macs"), 1, scale=100),
+                    number(entry.mean("shares", "weight_bytes"), 1, scale=100),
+                    number(entry.mean("seconds"), 0),
+                    seeds,
+                    ", ".join(sorted({r["environment"]["commit"] for r in entry.rows.values()})),
+                ]
+            )
+    if not rows:
+        return ""
+    header = [
+        "target", "method", "validation top-1 %", "epochs", "rate", "MACs %", "weight bytes %",
+        "seconds", "seed", "commit",
+    ]  # fmt: skip
+    return table(header, rows, text_columns=2)
+
+
+def estimator_tables(content: Row) -> str:
+    """Return bias and noise of the gradient's estimators, one row each, a column per policy."""
+    cells = {(row["policy"], row["estimator"]): row for row in content["rows"]}
+    policies = list(dict.fromkeys(row["policy"] for row in content["rows"]))
+    estimators = list(dict.fromkeys(row["estimator"] for row in content["rows"]))
+
+    def pivot(name: str, text: Any) -> str:
+        rows = [[e, *(text(cells[p, e]) if (p, e) in cells else "" for p in policies)]
+                for e in estimators]  # fmt: skip
+        return table([name, *policies], rows)
+
+    return "\n".join(
+        [
+            pivot("bias", lambda r: f"{r['bias']:.3f} ± {r['bias_uncertainty']:.3f}"),
+            pivot("noise of one batch", lambda r: f"{r['noise']:.2f}"),
+        ]
+    )
+
+
+def step_table(content: Row) -> str:
+    """Return what a step of the agents costs beside a plain training step."""
+    rows = [
+        [
+            network,
+            number(row["plain"], 1),
+            number(row["decore"], 1),
+            number(row["ratio"], 3),
+            number(row["plain+teacher"], 1),
+            number(row["decore+teacher"], 1),
+            number(row["ratio_with_teacher"], 3),
+        ]
+        for network, row in content["step"].items()
+    ]
+    both = ["plain ms", "DECORE ms", "ratio"]
+    return table(["network", *both, *(f"with teacher: {name}" for name in both)], rows)
+
+
+def shrunk_table(content: Row) -> str:
+    """Return the time of a plain step on what is left of a network."""
+    rows = [
+        [
+            network,
+            number(row["macs_share"], 1, scale=100),
+            number(row["step_ms"], 1),
+            number(row["time_share"], 1, scale=100),
+        ]
+        for network, found in content["shrunk"].items()
+        for row in found
+    ]
+    return table(["network", "MACs left %", "step ms", "of the whole network's step %"], rows)
+
+
+def speedup_table(content: Row) -> str:
+    """Return realized speed-ups of files with fewer MACs."""
+    rows = []
+    for row in content["rows"]:
+        low, high = row["speedup_quartiles"]
+        rows.append(
+            [
+                row["network"],
+                row["format"],
+                row["precision"],
+                number(row["size_bytes"], 2, scale=2**-20),
+                number(row["latency_p50_ms"], 3),
+                number(row["latency_p90_ms"], 3),
+                number(row["macs_factor"], 2),
+                f"{row['speedup']:.2f} [{low:.2f}, {high:.2f}]",
+                number(row["fraction"], 2),
+                number(row["wanted"], 2),
+            ]
+        )
+    header = [
+        "network", "format", "precision", "MiB", "p50 ms", "p90 ms", "fewer MACs, times",
+        "faster, times", "share of the ideal", "wanted",
+    ]  # fmt: skip
+    return table(header, rows, text_columns=3)
