@@ -183,12 +183,13 @@ def test_areas_are_over_the_logarithm_of_the_bytes_up_to_the_unpruned(tmp_path: 
     assert float(gap) == pytest.approx(ours - peer, abs=0.011)
 
 
-def test_a_method_with_two_settings_at_a_target_has_two_names(tmp_path: Path) -> None:
+def test_only_unusual_settings_of_a_method_are_in_its_name(tmp_path: Path) -> None:
     other = run("taylor", 0.5, 0, range(0, 90), learning_rate=0.02)
-    half, quarter = compared(tmp_path, [*RUNS, other])
+    half, quarter = compared(tmp_path, [other, *RUNS])
     names = {entry.method for entry in half.entries}
-    assert {"taylor (search 0, rate 0.05)", "taylor (search 0, rate 0.02)"} <= names
-    assert "taylor" in {entry.method for entry in quarter.entries}
+    assert {"taylor", "taylor (search 0, rate 0.02)"} <= names
+    assert half.differences["taylor (search 0, rate 0.02)"].seeds == 1
+    assert {entry.method for entry in quarter.entries} == names - {"taylor (search 0, rate 0.02)"}
 
 
 def test_time_is_the_mean_over_seeds_and_cpu_where_it_was_kept(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def _top1(entry: Entry) -> str:
 def title(target: Target) -> str:
     """Return a target in words."""
     costs = {"macs": "MACs", "weight_bytes": "weight bytes", "activation_bytes": "activations"}
-    names = " and ".join(costs[name] for name in target.cost.split("+"))
+    names = " and ".join(costs.get(name, name) for name in target.cost.split("+"))
     return f"{target.network}, {target.share * 100:g} % of the {names}, {target.epochs} epochs"
 
 

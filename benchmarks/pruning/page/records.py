@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,16 +144,21 @@ def _order(target: Target) -> tuple[int, str, int, str, float]:
 
 
 def _methods(rows: Sequence[Row]) -> list[str]:
-    """Name every row's method: the variant, and its settings where they differ at one target."""
-    settings: dict[tuple[Target, str], set[tuple[int, float]]] = {}
+    """Name every row's method: the variant, and its settings unless they are its usual ones."""
+    settings: dict[tuple[str, int, str], Counter[tuple[int, float]]] = {}
     for row in rows:
-        settings.setdefault((_target(row), row["variant"]), set()).add(_setting(row))
+        settings.setdefault(_variant(row), Counter())[_setting(row)] += 1
     names = []
     for row in rows:
-        differ = len(settings[_target(row), row["variant"]]) > 1
+        ((usual, _),) = settings[_variant(row)].most_common(1)
         search, rate = _setting(row)
-        names.append(row["variant"] + (f" (search {search}, rate {rate:g})" if differ else ""))
+        unusual = f" (search {search}, rate {rate:g})" if (search, rate) != usual else ""
+        names.append(row["variant"] + unusual)
     return names
+
+
+def _variant(row: Row) -> tuple[str, int, str]:
+    return row["network"], row["epochs"], row["variant"]
 
 
 def _setting(row: Row) -> tuple[int, float]:
