@@ -75,7 +75,13 @@ def export(
 
 
 def with_test_images(task: Task, count: int | None) -> Task:
-    """Return the task with only so many test images, spread evenly over all of them."""
+    """Return the task with only so many test images, spread evenly over all of them.
+
+    Raises:
+        InputError: a count below 1.
+    """
+    if count is not None and count < 1:
+        raise InputError(f"--images {count}: at least one test image is needed")
     if count is None or count >= len(task.data.test):
         return task
     chosen = np.linspace(0, len(task.data.test) - 1, count).round().astype(np.int64)
