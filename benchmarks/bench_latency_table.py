@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from boards import Board, load_board
+from boards.parts import Precision
 from compress_export.latency_tables import latency_tables, layer_latencies
 from compressor.cost import Limits, NetworkCosts, as_tensor
 from compressor.decore.projection import project
@@ -41,10 +42,10 @@ RESULTS = Path(__file__).parent / "results"
 NETWORKS = ("resnet20", "resnet56", "resnet18")
 SHARES = (1.0, 0.6, 0.35, 0.2)
 FORMATS = ("onnx", "tflite")
-PRECISIONS = ("float32", "int8")
+PRECISIONS: tuple[Precision, ...] = ("float32", "int8")
 SIDE = 32
 CLASSES = 10
-STAIR = {"inputs": 64, "side": 16, "kernel": (3, 3)}
+STAIR_INPUTS, STAIR_SIDE = 64, 16
 STAIR_WIDTHS = range(1, 65)
 ROUNDS = 30
 
@@ -119,7 +120,12 @@ def main(arguments: list[str] | None = None) -> int:
             "seconds": round(time.perf_counter() - started, 1),
         },
         "rows": [asdict(row) for row in rows],
-        "staircase": {"layer": STAIR, "widths": list(STAIR_WIDTHS), "milliseconds": stairs},
+        "staircase": {
+            "inputs": STAIR_INPUTS,
+            "side": STAIR_SIDE,
+            "widths": list(STAIR_WIDTHS),
+            "milliseconds": stairs,
+        },
     }
     options.results.mkdir(parents=True, exist_ok=True)
     text = markdown(content, rows)
@@ -142,11 +148,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 def staircase(board: Board, threads: int) -> dict[str, list[float]]:
     """Time one convolution at every number of outputs: "onnx int8" -> milliseconds."""
-    side = STAIR["side"]
+    side = (STAIR_SIDE, STAIR_SIDE)
     specs = [
-        LayerSpec(
-            "conv", STAIR["inputs"], width, STAIR["kernel"], (1, 1), (1, 1), (1, 1), (side, side)
-        )
+        LayerSpec("conv", STAIR_INPUTS, width, (3, 3), (1, 1), (1, 1), (1, 1), side)
         for width in STAIR_WIDTHS
     ]
     return {
@@ -208,6 +212,7 @@ def _subjects(name: str, channel_step: int, seed: int) -> Iterator[Subject]:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # constants of empty branches must not be zero
             nn.init.normal_(module.bias, 0, 0.2)
+            assert module.running_mean is not None
             nn.init.normal_(module.running_mean, 0, 0.2)
     graph = channel_graph(model, torch.zeros(1, 3, SIDE, SIDE))
     costs = NetworkCosts(graph)
@@ -299,9 +304,9 @@ def draw(stairs: dict[str, list[float]], path: Path) -> None:
         axis.legend()
     axes[0].set_ylim(bottom=0)  # of both, once all is drawn
     axes[0].set_ylabel("latency in µs")
-    side = STAIR["side"]
     figure.suptitle(
-        f"3x3 convolution, {STAIR['inputs']} input channels, {side}x{side} pixels, one thread"
+        f"3x3 convolution, {STAIR_INPUTS} input channels, {STAIR_SIDE}x{STAIR_SIDE} pixels, "
+        "one thread"
     )
     figure.savefig(path, dpi=110)
 

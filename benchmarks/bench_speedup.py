@@ -1,6 +1,6 @@
 """What fewer MACs are worth in milliseconds: the realized speed-up of a pruned ResNet-18.
 
-    python benchmarks/bench_speedup.py
+    python -m benchmarks.bench_speedup
 
 The network is cut by equal shares of every layer, in several channel steps; networks that were
 slimmed otherwise can be given as folders of `save_model`. Weights don't matter to time, so they
@@ -24,9 +24,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from speedup_tables import WHOLE, Row, markdown, speedups, wanted
 from torch import nn
 
+from benchmarks.speedup_tables import WHOLE, Row, markdown, speedups, wanted
 from boards import Board, load_board
 from compress_export.latency_tables import layer_latencies, layer_spec
 from compressor.cost import Limits, NetworkCosts, as_tensor
@@ -141,7 +141,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 def command(words: Sequence[str]) -> str:
     """Return the command line without the folders of the machine that measured."""
-    return " ".join(["python benchmarks/bench_speedup.py", *(Path(word).name for word in words)])
+    return " ".join(["python -m benchmarks.bench_speedup", *(Path(word).name for word in words)])
 
 
 def chosen(options: argparse.Namespace) -> list[Subject]:

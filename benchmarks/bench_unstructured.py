@@ -86,7 +86,7 @@ class Row:
     latency_p90_ms: float
 
 
-def layers(model: nn.Module) -> list[nn.Module]:
+def layers(model: nn.Module) -> list[nn.modules.conv._ConvNd | nn.Linear]:
     """Return the convolutions and linear layers."""
     return [m for m in model.modules() if isinstance(m, nn.modules.conv._ConvNd | nn.Linear)]
 

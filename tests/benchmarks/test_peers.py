@@ -366,7 +366,9 @@ def test_sparse_training_without_strength_is_fit_that_keeps_its_last_epoch() -> 
 def test_mistakes_are_named() -> None:
     images, model = Images(), randomized(OneLayer())
     with pytest.raises(InputError, match="no peer 'tp-none'"):
-        peers.prune_with_peer("tp-none", model, images, CPU, shares={"macs": 0.5}, channel_step=STEP)
+        peers.prune_with_peer(
+            "tp-none", model, images, CPU, shares={"macs": 0.5}, channel_step=STEP
+        )
     with pytest.raises(InputError, match=r"share of macs is 1\.5"):
         peers.prune_with_peer(
             "tp-taylor-local", model, images, CPU, shares={"macs": 1.5}, channel_step=STEP

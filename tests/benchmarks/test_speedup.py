@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import bench_speedup
 import pytest
 import torch
-from bench_speedup import Subject, uniformly_cut
-from speedup_tables import WHOLE, Row, markdown, speedups, wanted
 from torch import nn
 
+from benchmarks import bench_speedup
+from benchmarks.bench_speedup import Subject, uniformly_cut
+from benchmarks.speedup_tables import WHOLE, Row, markdown, speedups, wanted
 from compressor.cost import NetworkCosts, as_tensor
 from compressor.decore.projection import class_step
 from compressor.errors import InputError
