@@ -17,13 +17,12 @@ Plane = tuple[int, int]
 """Height and width of a feature map."""
 
 
-def teacher_answers(teacher: nn.Module | None, x: Tensor) -> Tensor | None:
-    """Return the teacher's logits without gradient, or None without a teacher."""
+def teacher_answers(teacher: nn.Module | None, x: Tensor) -> Any:
+    """Return the teacher's outputs without gradient, or None without a teacher."""
     if teacher is None:
         return None
     with torch.no_grad():
-        logits: Tensor = teacher(x)
-    return logits
+        return teacher(x)
 
 
 def stage_ends(model: nn.Module, x: Tensor) -> dict[Plane, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -33,6 +33,24 @@ def image_losses(
         log_target=True,
     ).sum(dim=1)
     return (1 - recipe.distillation) * hard + recipe.distillation * t * t * soft
+
+
+def output_distances(outputs: Sequence[Tensor], teacher_outputs: Sequence[Tensor]) -> Tensor:
+    """Return how far outputs of any meaning are from a teacher's, per image, shape (N,).
+
+    The squared difference, as Ba & Caruana 2014 (https://arxiv.org/abs/1312.6184) regress a
+    teacher's logits (equation 2), divided by the variance of the teacher's output in the batch, so
+    that neither the unit nor the number of outputs matters: 1 is as good as a constant answer.
+
+    Args:
+        outputs, teacher_outputs: tensors of equal shapes, (N, ...) each, at least one.
+    """
+    parts = []
+    for mine, theirs in zip(outputs, teacher_outputs, strict=True):
+        theirs = theirs.detach().float()
+        spread = theirs.var(correction=0).clamp_min(1e-12)
+        parts.append((mine.float() - theirs).square().flatten(1).mean(dim=1) / spread)
+    return torch.stack(parts).mean(dim=0)
 
 
 def attention_losses(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:

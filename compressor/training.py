@@ -15,6 +15,7 @@ from compressor.checkpoint import Checkpoint, random_state, restore_random_state
 from compressor.compute import Compute
 from compressor.distill import FeaturePairs, teacher_answers
 from compressor.losses import image_losses
+from compressor.objective import CLASSIFICATION, Objective
 from compressor.recipe import Recipe, set_rate, sgd
 
 __all__ = [
@@ -42,7 +43,7 @@ class Images(Protocol):
         """Batches in one epoch."""
 
     def train(self, epoch: int) -> Iterable[Batch]:
-        """Return (N, C, H, W) images and (N,) labels in the epoch's own order."""
+        """Return (N, C, H, W) images and their labels, (N, ...), in the epoch's own order."""
 
     def validation(self) -> Iterable[Batch]:
         """Return the validation images in a fixed order."""
@@ -68,6 +69,7 @@ def fit(
     checkpoint: Checkpoint,
     observer: Observer,
     teacher: nn.Module | None = None,
+    objective: Objective = CLASSIFICATION,
 ) -> float:
     """Train a network in place; leave it with the weights of its best epoch on validation images.
 
@@ -76,9 +78,11 @@ def fit(
 
     Args:
         teacher: in eval mode, on the device; only used where the recipe distills.
+        objective: the loss to train by, and the metric that epochs are compared by.
 
     Returns:
-        Validation top-1 of the weights that are left, a fraction.
+        Mean validation score (top-1, unless the objective says otherwise) of the weights that are
+        left, a fraction.
     """
     compute.place(model)
     optimizer = sgd(model, recipe)
@@ -88,36 +92,37 @@ def fit(
     if teacher is not None and recipe.attention > 0:
         features = FeaturePairs(model, teacher, next(iter(images.validation()))[0][:1])
     trainer = _Trainer(
-        model, images, recipe, compute, optimizer, stage, observer, teacher, features
+        model, images, recipe, compute, optimizer, stage, observer, teacher, features, objective
     )
     state = checkpoint.load()
     if state is None:
-        best_top1 = evaluate(model, images.validation(), compute)
+        best_score = evaluate(model, images.validation(), compute, objective)
         best_weights, first = _copy_of(model), 0
     else:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        best_top1, best_weights, first = state["best_top1"], state["best"], state["epoch"]
+        best_score, best_weights, first = state["best_score"], state["best"], state["epoch"]
         restore_random_state(state["random"])
     for epoch in range(first, recipe.epochs):
         loss = trainer.run_epoch(epoch)
-        top1 = evaluate(model, images.validation(), compute)
-        if top1 >= best_top1:
-            best_top1, best_weights = top1, _copy_of(model)
-        observer.epoch(stage, epoch + 1, {"loss": loss, "validation_top1": top1})
+        score = evaluate(model, images.validation(), compute, objective)
+        if score >= best_score:
+            best_score, best_weights = score, _copy_of(model)
+        values = {"loss": loss, f"validation_{objective.score_key}": score}
+        observer.epoch(stage, epoch + 1, values)
         checkpoint.save(
             {
                 "model": model.state_dict(),
                 "optimizer": optimizer.state_dict(),
                 "best": best_weights,
-                "best_top1": best_top1,
+                "best_score": best_score,
                 "epoch": epoch + 1,
                 "random": random_state(),
             }
         )
     model.load_state_dict(best_weights)
     model.eval()
-    return best_top1
+    return best_score
 
 
 @dataclass(frozen=True)
@@ -133,6 +138,7 @@ class _Trainer:
     observer: Observer
     teacher: nn.Module | None
     features: FeaturePairs | None
+    objective: Objective
 
     def run_epoch(self, epoch: int) -> float:
         """Train for one epoch; return its mean loss."""
@@ -159,8 +165,8 @@ class _Trainer:
         x, labels = self.compute.images(x), labels.to(self.compute.device)
         with self.compute.arithmetic():
             answers = teacher_answers(self.teacher, x)
-            logits = self.model(x)
-        loss = image_losses(logits, labels, answers, self.recipe).mean()
+            outputs = self.model(x)
+        loss = self.objective.losses(outputs, labels, answers, self.recipe).mean()
         if self.features is not None:
             loss = loss + self.recipe.attention * self.features.losses().mean()
         self.optimizer.zero_grad()
@@ -169,24 +175,37 @@ class _Trainer:
         return float(loss.detach())
 
 
-def evaluate(model: nn.Module, batches: Iterable[Batch], compute: Compute) -> float:
-    """Return top-1 as a fraction, in float32 and eval mode."""
-    right = count = 0
-    for predicted, labels in predictions(model, batches, compute):
-        right += int((predicted == labels).sum())
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    compute: Compute,
+    objective: Objective = CLASSIFICATION,
+) -> float:
+    """Return the mean score (top-1 by default) as a fraction, in float32 and eval mode."""
+    total, count = 0.0, 0
+    for outputs, labels in _answers(model, batches, compute):
+        total += float(objective.scores(outputs, labels.to(compute.device)).double().sum())
         count += len(labels)
-    return right / max(count, 1)
+    return total / max(count, 1)
 
 
 def predictions(
     model: nn.Module, batches: Iterable[Batch], compute: Compute
 ) -> Iterable[tuple[Tensor, Tensor]]:
     """Yield predicted classes and labels, both (N,), batch by batch."""
+    for logits, labels in _answers(model, batches, compute):
+        yield logits.argmax(dim=1).cpu(), labels
+
+
+def _answers(
+    model: nn.Module, batches: Iterable[Batch], compute: Compute
+) -> Iterable[tuple[Any, Tensor]]:
+    """Yield the outputs on the device and the labels of every batch."""
     compute.place(model).eval()
     for x, labels in batches:
         with torch.no_grad():
-            logits = model(compute.images(x))
-        yield logits.argmax(dim=1).cpu(), labels
+            outputs = model(compute.images(x))
+        yield outputs, labels
 
 
 def _copy_of(model: nn.Module) -> dict[str, Any]:

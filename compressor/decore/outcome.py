@@ -16,12 +16,13 @@ class Outcome:
         losses: loss of every image, shape (N,).
         reference_losses: loss of the unpruned network on the same images, shape (N,); zeros without
             one.
-        right: whether the prediction was right, bool, shape (N,).
+        scores: the metric of every image in [0, 1], shape (N,): 1 for a right prediction and 0 for
+            a wrong one in classification.
         mask_gradients: d loss / d action of every image, shape (N, agents).
     """
 
     actions: Tensor
     losses: Tensor
     reference_losses: Tensor
-    right: Tensor
+    scores: Tensor
     mask_gradients: Tensor

@@ -61,7 +61,7 @@ class PaperAgents:
     def learn(self, outcome: Outcome, probabilities: Tensor, progress: float) -> float:
         """Take one Adam step up the policy gradient; return the mean over layers and images."""
         rewards = layer_rewards(
-            outcome.actions, outcome.right, self._layer_of, self._layers, self._penalty
+            outcome.actions, outcome.scores, self._layer_of, self._layers, self._penalty
         )
         score = log_probability_gradient(outcome.actions.double(), probabilities)
         self._logits.grad = (score * rewards[:, self._layer_of]).mean(dim=0)
@@ -84,21 +84,22 @@ class PaperAgents:
 
 
 def layer_rewards(
-    actions: Tensor, right: Tensor, layer_of: Tensor, layers: int, penalty: float
+    actions: Tensor, scores: Tensor, layer_of: Tensor, layers: int, penalty: float
 ) -> Tensor:
     """Return R_i = R_C,i x R_acc of every image and layer, shape (N, layers), float64.
 
     R_C,i counts the channels that layer i dropped; R_acc is 1 for a right answer and -lambda for a
-    wrong one.
+    wrong one, and in between along a line where a metric knows more than right and wrong.
 
     Args:
         actions: shape (N, agents).
-        right: bool, shape (N,).
+        scores: 1 for right, 0 for wrong, shape (N,).
         layer_of: layer of every agent, int64, shape (agents,).
         layers: number of layers.
         penalty: lambda.
     """
     dropped = torch.zeros(len(actions), layers, dtype=torch.float64)
     dropped.index_add_(1, layer_of, 1 - actions.double())
-    accuracy = torch.where(right, 1.0, -penalty).double()
+    right = scores.double()
+    accuracy = right - penalty * (1 - right)
     return dropped * accuracy[:, None]

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from compressor.compute import Compute
 from compressor.graph import ChannelGraph
 from compressor.masks import ChannelMasks
-from compressor.training import Images, Recipe, image_losses
+from compressor.objective import CLASSIFICATION, Objective
+from compressor.training import Images
 
 PRIOR_BATCHES = 40
 
@@ -23,6 +24,7 @@ def taylor_scores(
     batches: int = PRIOR_BATCHES,
     *,
     with_means: bool = False,
+    objective: Objective = CLASSIFICATION,
 ) -> Tensor:
     """Return the mean squared first-order change of the loss per dropped class, shape (classes,).
 
@@ -35,15 +37,13 @@ def taylor_scores(
     """
     was_training = model.training
     compute.place(model).eval()
-    recipe = Recipe(epochs=0, learning_rate=0.0)
     total = torch.zeros(graph.class_count, dtype=torch.float64)
     count = 0
     with ChannelMasks(model, graph, with_means=with_means) as masks:
         for x, labels in islice(images.train(0), batches):
             mask = torch.ones(len(x), graph.class_count, device=compute.device, requires_grad=True)
             masks.set(mask)
-            logits = model(compute.images(x))
-            losses = image_losses(logits, labels.to(compute.device), None, recipe)
+            losses = objective.losses(model(compute.images(x)), labels.to(compute.device))
             (gradient,) = torch.autograd.grad(losses.sum(), mask)
             total += gradient.double().square().sum(dim=0).cpu()
             count += len(x)

@@ -25,7 +25,7 @@ from compressor.masks import ChannelMasks
 from compressor.methods.joint import learn
 from compressor.methods.method import PruneTask
 from compressor.shrink import CouplingError, Shrinking, carry_momentum
-from compressor.training import image_losses, set_rate, sgd, teacher_answers
+from compressor.training import set_rate, sgd, teacher_answers
 from compressor.verify import probe_images
 
 _CERTAIN = 0.01
@@ -101,7 +101,7 @@ class _AgentTraining:
             self._cut_what_is_certain(probabilities)
         return {
             "loss": float(outcome.losses.mean()),
-            "train_top1": float(outcome.right.float().mean()),
+            f"train_{self._task.objective.score_key}": float(outcome.scores.mean()),
             "reward": reward,
         }
 
@@ -142,7 +142,7 @@ class _AgentTraining:
 
     def _try(self, actions: Tensor, x: Tensor, labels: Tensor) -> Outcome:
         """Run one batch under sampled actions and train the weights on it."""
-        recipe, compute = self._task.recipe, self._task.compute
+        recipe, compute, objective = self._task.recipe, self._task.compute, self._task.objective
         mask = actions.to(compute.device, torch.float32).requires_grad_()
         model, classes = self.left.model, torch.from_numpy(self.left.classes).to(mask.device)
         model.train()
@@ -150,20 +150,20 @@ class _AgentTraining:
         with masks, compute.arithmetic():
             answers = teacher_answers(self._task.teacher, x)
             masks.set(mask[:, classes])
-            logits = model(x)
-        losses = image_losses(logits, labels, answers, recipe)
+            outputs = model(x)
+        losses = objective.losses(outputs, labels, answers, recipe)
         self._optimizer.zero_grad()
         losses.mean().backward()
         self._optimizer.step()
         reference = torch.zeros_like(losses)
         if answers is not None:
-            reference = image_losses(answers, labels, answers, recipe)
+            reference = objective.losses(answers, labels, answers, recipe)
         gradients = mask.grad * len(x) if mask.grad is not None else torch.zeros_like(mask)
         return Outcome(
             actions=actions,
             losses=losses.detach().cpu(),
             reference_losses=reference.cpu(),
-            right=(logits.argmax(dim=1) == labels).cpu(),
+            scores=objective.scores(outputs, labels).cpu(),
             mask_gradients=gradients.cpu(),
         )
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from compressor.checkpoint import random_state, restore_random_state
 from compressor.methods.method import PruneTask
-from compressor.training import image_losses, set_rate, sgd, teacher_answers
+from compressor.training import set_rate, sgd, teacher_answers
 
 
 class Learner(Protocol):
@@ -28,7 +28,7 @@ class Learner(Protocol):
 
         Args:
             x: images on the task's device, shape (N, C, H, W).
-            labels: shape (N,).
+            labels: shape (N, ...).
             progress: share of all steps that are done.
             generator: of everything random in this epoch.
 
@@ -59,8 +59,8 @@ class Weights:
         self.model.train()
         with self._task.compute.arithmetic():
             answers = teacher_answers(self._task.teacher, x)
-            logits = self.model(x)
-        return image_losses(logits, labels, answers, self._task.recipe).mean()
+            outputs = self.model(x)
+        return self._task.objective.losses(outputs, labels, answers, self._task.recipe).mean()
 
     def update(self, loss: Tensor, progress: float) -> None:
         """Take one step of SGD; gradients also reach what else the loss depends on."""

@@ -36,7 +36,12 @@ class Decore:
         """Search from a Taylor prior; round what the agents want to the runtime's steps."""
         start = task.start
         prior = taylor_scores(
-            start.model, start.graph, task.images, task.compute, with_means=self.with_means
+            start.model,
+            start.graph,
+            task.images,
+            task.compute,
+            with_means=self.with_means,
+            objective=task.objective,
         )
         agent_of = None
         if self.agents_of_steps:

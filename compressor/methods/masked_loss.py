@@ -8,7 +8,6 @@ from itertools import islice
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from compressor.graph import Keep
 from compressor.masks import ChannelMasks
@@ -34,7 +33,7 @@ class MaskedLoss:
     """
 
     def __init__(self, task: PruneTask) -> None:
-        self._compute, start = task.compute, task.start
+        self._compute, self._objective, start = task.compute, task.objective, task.start
         self._model = task.compute.place(start.model).eval()
         self._graph, self._classes = start.graph, start.classes
         batches = list(islice(task.images.train(0), _RECALIBRATION_BATCHES + _JUDGED_BATCHES))
@@ -44,7 +43,7 @@ class MaskedLoss:
         self.batches = len(self._measured) + len(self._judged)
 
     def __call__(self, keep: Keep) -> float:
-        """Return the mean cross-entropy under a keep set of the whole network."""
+        """Return the mean loss under a keep set of the whole network."""
         total, count = 0.0, 0
         masks = ChannelMasks(self._model, self._graph)
         mask = torch.from_numpy(keep[self._classes]).float().to(self._compute.device)
@@ -52,9 +51,9 @@ class MaskedLoss:
             masks.set(mask)
             measure_norms(self._model, self._measured, self._compute)
             for x, labels in self._judged:
-                logits = self._model(self._compute.images(x))
-                labels = labels.to(logits.device)
-                total += float(F.cross_entropy(logits, labels, reduction="sum"))
+                outputs = self._model(self._compute.images(x))
+                losses = self._objective.losses(outputs, labels.to(self._compute.device))
+                total += float(losses.sum())
                 count += len(x)
         return total / count
 

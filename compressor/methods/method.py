@@ -13,6 +13,7 @@ from compressor.checkpoint import Checkpoint
 from compressor.compute import Compute
 from compressor.cost import Limits
 from compressor.graph import ChannelGraph, Keep
+from compressor.objective import CLASSIFICATION, Objective
 from compressor.shrink import Shrinking
 from compressor.training import Images, Observer, Recipe
 
@@ -34,6 +35,7 @@ class PruneTask:
         checkpoint: where an interrupted search goes on.
         observer: told of steps and epochs.
         teacher: the original, to be distilled from; None trains on labels alone.
+        objective: the loss that channels are chosen by, and the metric.
     """
 
     start: Shrinking
@@ -47,6 +49,7 @@ class PruneTask:
     checkpoint: Checkpoint
     observer: Observer
     teacher: nn.Module | None = None
+    objective: Objective = CLASSIFICATION
 
 
 @dataclass(frozen=True)

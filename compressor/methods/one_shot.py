@@ -42,7 +42,12 @@ def taylor(task: PruneTask, *, with_means: bool = False) -> Tensor:
     """Squared first-order change of the loss, per unit of the binding cost."""
     start = task.start
     scores = taylor_scores(
-        start.model, start.graph, task.images, task.compute, with_means=with_means
+        start.model,
+        start.graph,
+        task.images,
+        task.compute,
+        with_means=with_means,
+        objective=task.objective,
     )
     there = torch.zeros(task.graph.class_count, dtype=torch.float64)
     there[torch.from_numpy(start.classes)] = 1.0

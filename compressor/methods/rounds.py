@@ -64,4 +64,5 @@ def _train(task: PruneTask, number: int, rounds: int) -> None:
         checkpoint=Checkpoint(None if path is None else path.with_stem(f"round-{number}")),
         observer=task.observer,
         teacher=task.teacher,
+        objective=task.objective,
     )

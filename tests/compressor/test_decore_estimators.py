@@ -142,7 +142,7 @@ def test_on_a_net(name: str) -> None:
             actions,
             table.losses[rows],
             table.reference_losses[rows],
-            table.right[rows],
+            table.scores[rows],
             table.mask_gradients[rows],
         )
         draws.append(estimator(batch, p))
