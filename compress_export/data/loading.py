@@ -9,7 +9,8 @@ import numpy as np
 
 from compress_export.data.decode import Broken, Progress
 from compress_export.data.image_set import ImageSet, read_image_set
-from compress_export.data.sources import RawData, RawSet, open_source
+from compress_export.data.raw import RawData, RawSet
+from compress_export.data.sources import open_source
 from compress_export.data.splits import (
     MAX_VALIDATION_IMAGES,
     VALIDATION_SHARE,
@@ -57,7 +58,8 @@ def load_data(
     """Open, decode and split.
 
     Args:
-        spec: `digits`, a folder, `package.module:function` or a torchvision dataset.
+        spec: `digits`, a folder, a .csv or .npz file, `package.module:function` or a torchvision
+            dataset.
         input_size: height and width in pixels that every image is brought to.
         seed: of the splits.
         strict: refuse a single broken image; otherwise up to 1 % are left out.

@@ -1,4 +1,4 @@
-"""Where images come from: the digits, a folder, a torchvision dataset, a function of the user's.
+"""Where images come from: the digits, a folder, a list, arrays, torchvision, the user's function.
 
 Nothing is decoded here. A source gives labels and, for each image, something that
 `decode.decode_image` understands.
@@ -7,86 +7,69 @@ Nothing is decoded here. A source gives labels and, for each image, something th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from compress_export.data import lists
+from compress_export.data.arrays import checked_labels, checked_pixels, holds_arrays, open_arrays
+from compress_export.data.folders import open_folder
+from compress_export.data.raw import TEST_SHARE, RawData, RawSet
 from compress_export.data.splits import stratified_split
 from compressor.errors import InputError
 from compressor.user_code import first_line, is_callable_spec, load_callable
 
-TEST_SHARE = 0.2
+_ARRAYS_SUFFIX = ".npz"
+_FILE_SUFFIXES = (*sorted(lists.SUFFIXES), _ARRAYS_SUFFIX)
 _DIGITS_SPLIT_SEED = 0  # the digits' test images are the same ones in every run
 
 
-@dataclass(frozen=True)
-class RawSet:
-    """Images not yet decoded, and their classes.
-
-    Attributes:
-        images: paths, uint8 arrays (H, W[, 1 or 3]) or Pillow images.
-        labels: int64, (N,).
-    """
-
-    images: Sequence[Any]
-    labels: NDArray[np.int64]
-
-    def take(self, indices: NDArray[np.int64]) -> RawSet:
-        return RawSet([self.images[i] for i in indices], self.labels[indices])
-
-
-@dataclass(frozen=True)
-class RawData:
-    """Everything that a source knows.
-
-    Attributes:
-        validation: None where it is to be taken from the training images.
-        flip_allowed: whether a mirrored image keeps its class.
-        description: one phrase for the report.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    train: RawSet
-    validation: RawSet | None
-    test: RawSet
-    flip_allowed: bool
-    description: str
-
-
 def open_source(spec: str, seed: int, data_root: Path | None) -> RawData:
-    """Resolve `spec`, in this order: `digits`, an existing folder, `package.module:function`, the
-    name of a torchvision dataset under `data_root` (by default `data`).
+    """Resolve `spec`, in this order: `digits`, an existing folder (of images, or of .npy files), a
+    .csv, .tsv or .npz file, `package.module:function`, the name of a torchvision dataset under
+    `data_root` (by default `data`).
 
     Raises:
         InputError: nothing of that name, or a source that lacks images or classes.
     """
-    from compress_export.data.folders import open_folder
     from compress_export.data.torchvision_sets import dataset_names, open_torchvision
 
     if spec == "digits":
         return open_digits()
     path = Path(spec).expanduser()
     if path.is_dir():
-        return open_folder(path, seed)
+        return open_arrays(path, seed) if holds_arrays(path) else open_folder(path, seed)
     if path.is_file():
-        raise InputError(f"data {spec!r} is a file; unpack it and give the folder")
+        return _open_file(spec, path, seed)
     if is_callable_spec(spec):
         return open_function(spec)
     names = dataset_names()
     if spec.lower() in names:
         return open_torchvision(names[spec.lower()], data_root or Path("data"), seed)
-    if len(path.parts) > 1 or spec.startswith((".", "~")):
-        raise InputError(f"data {spec!r}: no such folder{_nearest_folder(path)}")
+    if len(path.parts) > 1 or spec.startswith((".", "~")) or path.suffix in _FILE_SUFFIXES:
+        what = "file" if path.suffix in _FILE_SUFFIXES else "folder"
+        raise InputError(f"data {spec!r}: no such {what}{_nearest_folder(path)}")
     close = difflib.get_close_matches(spec.lower(), ["digits", *names], n=3, cutoff=0.6)
     hint = f"; did you mean {', '.join(names.get(c, c) for c in close)}?" if close else ""
     raise InputError(
-        f"data {spec!r} is neither 'digits', a folder, package.module:function nor a torchvision "
-        f"dataset{hint}"
+        f"data {spec!r} is neither 'digits', a folder, a .csv or .npz file, "
+        f"package.module:function nor a torchvision dataset{hint}"
+    )
+
+
+def _open_file(spec: str, path: Path, seed: int) -> RawData:
+    suffix = path.suffix.lower()
+    if suffix in lists.SUFFIXES:
+        return lists.open_list(path, seed)
+    if suffix == _ARRAYS_SUFFIX:
+        return open_arrays(path, seed)
+    if suffix == ".npy":
+        raise InputError(
+            f"data {spec!r} is a single array; give the folder that holds x.npy and y.npy"
+        )
+    raise InputError(
+        f"data {spec!r} is a file, but no {', '.join(_FILE_SUFFIXES)}; unpack it and give the folder"
     )
 
 
@@ -126,36 +109,22 @@ def open_function(spec: str) -> RawData:
     return RawData(
         name=spec,
         classes=classes,
-        train=_checked_arrays(spec, "training", train_images, train_labels, len(classes)),
+        train=_checked_set(repr(spec), "training", train_images, train_labels, len(classes)),
         validation=None,
-        test=_checked_arrays(spec, "test", test_images, test_labels, len(classes)),
+        test=_checked_set(repr(spec), "test", test_images, test_labels, len(classes)),
         flip_allowed=True,
         description=f"the function {spec}",
     )
 
 
-def _checked_arrays(spec: str, part: str, images: Any, labels: Any, classes: int) -> RawSet:
-    pixels, wanted = np.asarray(images), np.asarray(labels)
-    if pixels.dtype != np.uint8:
-        raise InputError(f"data {spec!r}: {part} images must be uint8, they are {pixels.dtype}")
-    if pixels.ndim == 4 and pixels.shape[-1] not in (1, 3) and pixels.shape[1] in (1, 3):
-        pixels = pixels.transpose(0, 2, 3, 1)  # NCHW -> NHWC
-    if pixels.ndim not in (3, 4) or (pixels.ndim == 4 and pixels.shape[-1] not in (1, 3)):
-        raise InputError(
-            f"data {spec!r}: {part} images must have the shape (N, H, W, C) or (N, C, H, W) with "
-            f"1 or 3 channels, or (N, H, W); they have {pixels.shape}"
-        )
+def _checked_set(source: str, part: str, images: Any, labels: Any, classes: int) -> RawSet:
+    pixels, wanted = checked_pixels(source, f"{part} images", images), np.asarray(labels)
     if wanted.shape != (len(pixels),) or not np.issubdtype(wanted.dtype, np.integer):
         raise InputError(
-            f"data {spec!r}: {part} labels must be {len(pixels)} integers, one per image; they are "
+            f"data {source}: {part} labels must be {len(pixels)} integers, one per image; they are "
             f"{wanted.dtype} of shape {wanted.shape}"
         )
-    if len(wanted) and not 0 <= wanted.min() <= wanted.max() < classes:
-        raise InputError(
-            f"data {spec!r}: {part} labels run from {wanted.min()} to {wanted.max()}, but "
-            f"{classes} classes are named, so 0 to {classes - 1} is allowed"
-        )
-    return RawSet(pixels, wanted.astype(np.int64))  # type: ignore[arg-type]  # rows are images
+    return RawSet(pixels, checked_labels(source, wanted, classes))  # type: ignore[arg-type]  # rows
 
 
 def _nearest_folder(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from compress_export.data.sources import TEST_SHARE, RawData, RawSet
+from compress_export.data.raw import TEST_SHARE, RawData, RawSet
 from compress_export.data.splits import stratified_split
 from compressor.errors import InputError
 from compressor.user_code import first_line

@@ -106,6 +106,9 @@ def test_images_at_any_depth_and_in_capitals_but_no_hidden_files(tmp_path: Path)
     make_class(tmp_path / "cat" / "deep" / "er", 5, 50, suffix=".JPG")
     (tmp_path / "cat" / "._000.png").write_bytes(b"what macOS leaves behind")
     (tmp_path / "cat" / "notes.txt").write_text("no image")
+    make_class(tmp_path / "dog" / ".ipynb_checkpoints", 2, 50)  # Jupyter's copies
+    make_class(tmp_path / "__MACOSX", 2, 50)
+    (tmp_path / "dog" / "folder.png").mkdir()
     (tmp_path / ".cache").mkdir()
     data = load(tmp_path)
     assert data.classes == ("cat", "dog")
@@ -184,10 +187,19 @@ def test_mistakes_with_folders(tmp_path: Path) -> None:
 
 
 def test_classes_too_small_to_split(tmp_path: Path) -> None:
-    make_tree(tmp_path / "one", {"": 1})
-    assert "one image only" in mistake(tmp_path / "one")
-    make_tree(tmp_path / "two", {"": 2})
-    assert "put aside for validation" in mistake(tmp_path / "two")
+    for count in (1, 2):
+        message = mistake(make_tree(tmp_path / str(count), {"": count}))
+        assert f"class 'cat' has {count} images; at least 3 are needed" in message
+    make_tree(tmp_path / "parts", {"train": 1, "test": 1})
+    assert "put aside for validation" in mistake(tmp_path / "parts")
+
+
+@pytest.mark.parametrize("count", [3, 5])
+def test_a_few_images_per_class_reach_every_part(tmp_path: Path, count: int) -> None:
+    data = load(make_tree(tmp_path, {"": count}))
+    for part in (data.train, data.validation, data.test):
+        assert np.bincount(part.labels, minlength=2).min() >= 1
+    assert len(data.train) + len(data.validation) + len(data.test) == 2 * count
 
 
 @pytest.mark.parametrize(
