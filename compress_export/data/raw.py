@@ -74,7 +74,8 @@ def from_parts(
         kind: what it is, for the description ("the folder").
 
     Raises:
-        InputError: a single class, a class too small to be split, or a class name that labels.txt can't hold.
+        InputError: a single class, a class too small to be split, or a class name that labels.txt
+            can't hold.
     """
     if len(classes) < 2:
         held = f"all images are of {classes[0]!r}" if classes else "there are no images"

@@ -69,7 +69,8 @@ def _open_file(spec: str, path: Path, seed: int) -> RawData:
             f"data {spec!r} is a single array; give the folder that holds x.npy and y.npy"
         )
     raise InputError(
-        f"data {spec!r} is a file, but no {', '.join(_FILE_SUFFIXES)}; unpack it and give the folder"
+        f"data {spec!r} is a file, but no {', '.join(_FILE_SUFFIXES)}; unpack it and give the "
+        "folder"
     )
 
 
