@@ -67,14 +67,14 @@ class ImageSet:
     """Labelled images of one size.
 
     Attributes:
-        labels: class of each image, int64 (N,).
+        labels: class of each image, int64 (N,), or what a user's own loss understands, (N, ...).
         size: height and width in pixels.
     """
 
     def __init__(
         self,
         store: PixelStore,
-        labels: NDArray[np.int64],
+        labels: NDArray[Any],
         rows: NDArray[np.int64] | None = None,
     ) -> None:
         """`labels[i]` belongs to row `rows[i]` of the store; without rows, to row i."""
@@ -106,7 +106,7 @@ class ImageSet:
 
 def read_image_set(
     items: Sequence[Any],
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     size: int,
     progress: Callable[[int], None],
     max_memory_bytes: int = MAX_MEMORY_BYTES,

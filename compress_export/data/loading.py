@@ -14,6 +14,8 @@ from compress_export.data.sources import open_source
 from compress_export.data.splits import (
     MAX_VALIDATION_IMAGES,
     VALIDATION_SHARE,
+    are_classes,
+    strata,
     stratified_split,
 )
 from compressor.errors import InputError
@@ -86,7 +88,9 @@ def load_data(
         _check_classes(raw, part, image_set, at_least=2 if part == "training" else 1)
     train, validation = sets["training"], sets.get("validation")
     if validation is None:
-        stay, aside = stratified_split(train.labels, validation_share, seed, MAX_VALIDATION_IMAGES)
+        stay, aside = stratified_split(
+            strata(train.labels), validation_share, seed, MAX_VALIDATION_IMAGES
+        )
         train, validation = train.subset(stay), train.subset(aside)
     return ImageData(
         name=raw.name,
@@ -132,6 +136,13 @@ def _refuse_if_too_broken(raw: RawData, broken: list[Broken], total: int, strict
 
 
 def _check_classes(raw: RawData, part: str, image_set: ImageSet, at_least: int) -> None:
+    if not are_classes(image_set.labels):
+        if len(image_set) < at_least or not raw.classes:
+            raise InputError(
+                f"data {raw.name!r}: {len(image_set)} usable {part} images and {len(raw.classes)} "
+                f"names of outputs; at least {at_least} and 1 needed"
+            )
+        return
     if len(raw.classes) < 2:
         raise InputError(f"data {raw.name!r}: at least two classes are needed")
     counts = np.bincount(image_set.labels, minlength=len(raw.classes))

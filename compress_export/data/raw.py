@@ -23,11 +23,11 @@ class RawSet:
 
     Attributes:
         images: paths, uint8 arrays (H, W[, 1 or 3]) or Pillow images.
-        labels: int64, (N,).
+        labels: class numbers, int64 (N,); from a user's function also anything else, (N, ...).
     """
 
     images: Sequence[Any]
-    labels: NDArray[np.int64]
+    labels: NDArray[Any]
 
     def take(self, indices: NDArray[np.int64]) -> RawSet:
         return RawSet([self.images[i] for i in indices], self.labels[indices])

@@ -16,7 +16,7 @@ from compress_export.data import lists
 from compress_export.data.arrays import checked_labels, checked_pixels, holds_arrays, open_arrays
 from compress_export.data.folders import open_folder
 from compress_export.data.raw import TEST_SHARE, RawData, RawSet
-from compress_export.data.splits import stratified_split
+from compress_export.data.splits import are_classes, stratified_split
 from compressor.errors import InputError
 from compressor.user_code import first_line, is_callable_spec, load_callable
 
@@ -96,7 +96,9 @@ def open_digits() -> RawData:
 def open_function(spec: str) -> RawData:
     """Call the user's function: `(images, labels), (images, labels), classes` for train and test.
 
-    Images are uint8 (N, H, W, C), (N, C, H, W) with C of 1 or 3, or (N, H, W).
+    Images are uint8 (N, H, W, C), (N, C, H, W) with C of 1 or 3, or (N, H, W). Labels are class
+    numbers, or floats or arrays of any shape (N, ...) that a loss and a metric of the user's
+    understand; the classes then name the outputs.
     """
     function = load_callable(spec, "data")
     try:
@@ -120,11 +122,15 @@ def open_function(spec: str) -> RawData:
 
 def _checked_set(source: str, part: str, images: Any, labels: Any, classes: int) -> RawSet:
     pixels, wanted = checked_pixels(source, f"{part} images", images), np.asarray(labels)
-    if wanted.shape != (len(pixels),) or not np.issubdtype(wanted.dtype, np.integer):
+    if wanted.shape[:1] != (len(pixels),) or wanted.dtype.kind not in "iufb":
         raise InputError(
-            f"data {source}: {part} labels must be {len(pixels)} integers, one per image; they are "
+            f"data {source}: {part} labels must be {len(pixels)} integers, one per image (or "
+            f"numbers of shape ({len(pixels)}, ...) for a loss and a metric of your own); they are "
             f"{wanted.dtype} of shape {wanted.shape}"
         )
+    if not are_classes(wanted):
+        free = wanted.astype(np.float32 if wanted.dtype.kind == "f" else np.int64)
+        return RawSet(pixels, free)  # type: ignore[arg-type]  # rows are images
     return RawSet(pixels, checked_labels(source, wanted, classes))  # type: ignore[arg-type]  # rows
 
 

@@ -1,5 +1,7 @@
 """Split labelled images so that every class keeps its share on both sides."""
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -7,6 +9,16 @@ from compressor.errors import InputError
 
 VALIDATION_SHARE = 0.1
 MAX_VALIDATION_IMAGES = 5_000
+
+
+def are_classes(labels: NDArray[Any]) -> bool:
+    """Whether labels are class numbers, not values or masks that a user's own loss understands."""
+    return labels.ndim == 1 and labels.dtype.kind in "iu"
+
+
+def strata(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """What a split keeps balanced, (N,): the classes, and nothing where labels are no classes."""
+    return labels if are_classes(labels) else np.zeros(len(labels), dtype=np.int64)
 
 
 def stratified_split(
