@@ -26,33 +26,60 @@ class Measured:
 
     Attributes:
         files: one measurement per model file.
-        top1: stage -> top-1 of its torch network, a fraction.
+        scores: stage -> mean of the metric of its torch network, top-1 by default, a fraction.
     """
 
     files: tuple[Measurement, ...]
-    top1: dict[str, float]
+    scores: dict[str, float]
 
 
 def bench(job: Job) -> Measured:
-    """Measure all files on the test images, which are read here for the first time."""
-    from runtime_bench import measure_folders
+    """Measure all files on the test images, which are read here for the first time.
 
+    A metric of the user's is torch code, which the process that measures a file doesn't know: files
+    are judged by it here, after they were timed.
+    """
     networks = {"baseline": job.baseline}
     if job.pruned is not None:
         networks["slim"] = job.pruned.model
     with job.log.timed("bench"):
-        predicted = {name: _predict(job.task, net) for name, net in networks.items()}
-        samples = _write_samples(job.task, predicted, job.folder.run / "samples.npz")
-        files = measure_folders(
-            [job.folder.staged / "bundle", job.folder.staged / "reference"],
-            samples=samples,
-            threads=job.options.threads or 1,
-            runs=job.options.latency_runs or LATENCY_RUNS,
-            progress=job.log.say,
-        )
+        if job.task.objective.metric is None:
+            return _bench_classes(job, networks)
+        return _bench_scores(job, networks)
+
+
+def _bench_classes(job: Job, networks: dict[str, nn.Module]) -> Measured:
+    predicted = {name: _predict(job.task, net) for name, net in networks.items()}
+    samples = _write_samples(job.task, predicted, job.folder.run / "samples.npz")
     labels = job.task.data.test.labels
     top1 = {name: float((answers == labels).mean()) for name, answers in predicted.items()}
-    return Measured(files, top1)
+    return Measured(_measure_files(job, samples), top1)
+
+
+def _bench_scores(job: Job, networks: dict[str, nn.Module]) -> Measured:
+    from compress_export.file_scores import with_scores
+    from compressor.training import evaluate
+
+    task = job.task
+    scores = {
+        name: evaluate(net, task.test_batches(), task.compute, task.objective)
+        for name, net in networks.items()
+    }
+    for net in networks.values():
+        net.cpu()
+    return Measured(with_scores(_measure_files(job, None), task, job.log.say), scores)
+
+
+def _measure_files(job: Job, samples: Path | None) -> tuple[Measurement, ...]:
+    from runtime_bench import measure_folders
+
+    return measure_folders(
+        [job.folder.staged / "bundle", job.folder.staged / "reference"],
+        samples=samples,
+        threads=job.options.threads or 1,
+        runs=job.options.latency_runs or LATENCY_RUNS,
+        progress=job.log.say,
+    )
 
 
 def describe(job: Job) -> Measured:

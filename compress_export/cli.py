@@ -54,7 +54,7 @@ def _show_version(wanted: bool) -> None:
 # Every option defaults to None, "not given", so that --config can supply it, and is text here:
 # JobOptions holds the types, limits and defaults, for the command line and the file alike.
 @app.callback(invoke_without_command=True, help=_HELP)
-def compress(
+def main_job(
     context: typer.Context,
     board: Annotated[
         str | None,
@@ -76,6 +76,22 @@ def compress(
             "Trained weights: .pt, .pth, .th, .safetensors, or a saved network such as "
             "DIR/torch/slim. Without them a baseline is trained.",
             metavar="FILE",
+        ),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        _option(
+            _INPUT,
+            "Loss of your own, package.module:function. Default: cross-entropy.",
+            metavar="LOSS",
+        ),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        _option(
+            _INPUT,
+            "Metric of your own, package.module:function. Default: top-1.",
+            metavar="METRIC",
         ),
     ] = None,
     config: Annotated[
@@ -300,10 +316,12 @@ def _compress(given: dict[str, Any]) -> int:
 
     options = resolve_options(given)
     note_job(options)
-    from compress_export.pipeline import plan_job, run_job
+    from compress_export.pipeline import compress, plan_job
 
     console = Console()
-    return plan_job(options, console) if options.dry_run else run_job(options, console)
+    if options.dry_run:
+        return plan_job(options, console)
+    return int(compress(options, console).exit_code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from boards import Board, Budgets, load_board
 from compress_export.errors import UsageError
 from compress_export.exporting import Exports, chosen_formats
+from compress_export.judging import check_judged
 from compress_export.latency_target import refuse_unsearchable
 from compress_export.options import JobOptions
 from compress_export.outputs import OutputFolder, default_out
@@ -37,7 +38,7 @@ class Job:
         board: the descriptor, the user's limits in place of its own.
         exports: makes the model files.
         epochs: of every stage.
-        baseline: the network that pruning starts from, and its validation top-1.
+        baseline_score: its mean on the validation images, top-1 by default, a fraction.
         pruned: the slim network, None where nothing was pruned.
         reference: files for comparison, unpruned or float.
         checks: budgets and targets decided so far.
@@ -51,7 +52,7 @@ class Job:
     log: RunLog
     exports: Exports
     epochs: Epochs
-    baseline_top1: float = 0.0
+    baseline_score: float = 0.0
     target: Target | None = None
     pruned: Pruned | None = None
     reference: list[Exported] = field(default_factory=list)
@@ -64,8 +65,23 @@ class Job:
         return self.task.model
 
 
-def open_job(options: JobOptions, console: Console, stack: ExitStack) -> Job:
-    """Check everything that the user gave, then claim the output folder."""
+@contextmanager
+def open_job(options: JobOptions, console: Console | None = None) -> Iterator[Job]:
+    """Check everything that the user gave, then hold the output folder until the block ends.
+
+    A block that ends before `pipeline.publish` leaves no DIR; what it had trained can be resumed.
+
+    Args:
+        console: where progress is shown; standard output by default.
+
+    Raises:
+        UsageError, InputError, BoardError: the user's mistakes, before any work.
+    """
+    with ExitStack() as stack:
+        yield _opened(options, console or Console(), stack)
+
+
+def _opened(options: JobOptions, console: Console, stack: ExitStack) -> Job:
     from compress_export.rebench import reopen
 
     board, formats = checked_board(options)
@@ -119,6 +135,7 @@ def checked_task(options: JobOptions, say: Callable[[str], None]) -> Task:
     from compressor.graph.build import TraceError
 
     task = load_task(options, say)
+    check_judged(task)
     try:
         graph = channel_graph(task.model, task.example())
     except TraceError as error:

@@ -71,7 +71,7 @@ def load_teacher(
     if options.teacher is not None:
         _refuse_a_second_name(options.teacher, options.teacher_model)
         teacher = load_network(options.teacher_model or architecture, options.teacher, num_classes)
-        _check_answer(teacher, options.teacher, num_classes, example)
+        _check_answer(teacher, options.teacher, network, example)
     if options.distill == "features":
         from compressor.distill import shared_stages
 
@@ -87,22 +87,28 @@ def _refuse_a_second_name(path: Path, name: str | None) -> None:
         )
 
 
-def _check_answer(teacher: nn.Module, path: Path, num_classes: int, example: torch.Tensor) -> None:
-    """Raise InputError where a teacher doesn't answer an image with one number for each class."""
+def _check_answer(
+    teacher: nn.Module, path: Path, network: nn.Module, example: torch.Tensor
+) -> None:
+    """Raise InputError where a teacher's answer to an image isn't of the network's shape."""
     import torch
+
+    from compressor.objective import tensors_of
 
     size = f"{example.shape[-1]}x{example.shape[-2]}"
     try:
         with torch.no_grad():
-            answer = teacher(example)
+            answer = tensors_of(teacher(example))
     except (RuntimeError, ValueError, TypeError) as error:
         raise InputError(
             f"--teacher {path}: it doesn't take images of {size} pixels, as the network does: "
             f"{first_line(error)}"
         ) from error
-    shape = tuple(getattr(answer, "shape", ()))
-    if shape != (1, num_classes):
+    with torch.no_grad():
+        wanted = tensors_of(network(example))
+    found, needed = (" and ".join(str(tuple(t.shape)) for t in ts) for ts in (answer, wanted))
+    if found != needed:
         raise InputError(
-            f"--teacher {path}: its answer to one image has the shape {shape}, wanted is "
-            f"{(1, num_classes)}, one number for each class of the data"
+            f"--teacher {path}: its answer to one image has the shape {found or 'of no tensor'}, "
+            f"that of the network has {needed}"
         )

@@ -84,6 +84,8 @@ class JobOptions(BaseModel):
     board: str = Field(min_length=1)
     model: str = Field("resnet20", min_length=1)
     weights: UserPath | None = None
+    loss: str | None = Field(None, min_length=1)
+    metric: str | None = Field(None, min_length=1)
 
     # Images
     data: str = Field("digits", min_length=1)

@@ -1,15 +1,20 @@
-"""The main job: a trained network and a board in, files that fit the board and a verdict out."""
+"""The main job: a trained network and a board in, files that fit the board and a verdict out.
+
+`compress` is the job; the command line and Python programs run this one, whole or stage by stage
+(docs/api.md). Each stage takes the job, adds to what is found so far and leaves its files in
+DIR.run/staged.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from compress_export.exit_codes import verdict_code
+from compress_export.exit_codes import ExitCode, verdict_code
 from compress_export.job import Job, checked_board, checked_task, open_job
 from compress_export.options import JobOptions
 from compress_export.report import NetworkFigures, build_report, write_report
@@ -30,39 +35,47 @@ if TYPE_CHECKING:
     from runtime_bench import Check
 
 
-def run_job(options: JobOptions, console: Console) -> int:
-    """Run the job and return its exit code: 0, 1 or 4. DIR appears whole at the end.
+@dataclass(frozen=True)
+class Result:
+    """How a job ended.
+
+    Attributes:
+        folder: DIR, with the bundle, the networks and the report.
+        report: what is in report.json, see docs/report.md.
+        exit_code: 0 passed, 1 a budget missed, 4 required but not measured.
+    """
+
+    folder: Path
+    report: dict[str, Any]
+    exit_code: ExitCode
+
+    @property
+    def passed(self) -> bool:
+        """Whether no budget was missed and all that had to be measured was."""
+        return self.exit_code is ExitCode.PASSED
+
+
+def compress(options: JobOptions, console: Console | None = None) -> Result:
+    """Run the job. DIR appears whole at the end, or not at all.
+
+    Args:
+        console: where progress and the table are shown; standard output by default.
 
     Raises:
         UsageError, InputError, BoardError: the user's mistakes, before any work.
         ExportError, BenchError, SlimError: a tool failed.
     """
-    with ExitStack() as stack:
-        job = open_job(options, console, stack)
+    with open_job(options, console) as job:
         if options.stages != ("bench",):
-            _make_files(job)
-        report = _measure(job)
-        write_report(report, job.folder.staged)
-        final = job.folder.publish()
-        print_report(report, console)
-        job.log.say(f"written to {final}")
-        statuses = [check.status for check in job.checks]
-        return int(verdict_code(statuses, require_measured=options.require_measured))
+            train_baseline(job)
+        if "prune" in options.stages:
+            prune(job)
+        if "quantize" in options.stages:
+            export(job)
+        return publish(job, measure(job))
 
 
-def _make_files(job: Job) -> None:
-    """Everything before the measurement: the networks and their files, in DIR.run/staged."""
-    _train_baseline(job)
-    if "quantize" in job.options.stages:
-        _export_reference(job)
-    if "prune" in job.options.stages:
-        _prune(job)
-    _save_networks(job)
-    if "quantize" in job.options.stages:
-        _export_bundle(job)
-
-
-def _train_baseline(job: Job) -> None:
+def train_baseline(job: Job) -> None:
     """Train where no weights were given, or adapt those given; keep the best on validation."""
     from compressor.checkpoint import Checkpoint
     from compressor.training import evaluate, fit
@@ -71,11 +84,13 @@ def _train_baseline(job: Job) -> None:
     images = task.images("baseline")
     with log.timed("baseline"):
         if job.epochs.baseline == 0:
-            job.baseline_top1 = evaluate(task.model, images.validation(), task.compute)
+            job.baseline_score = evaluate(
+                task.model, images.validation(), task.compute, task.objective
+            )
         else:
             recipe = baseline_recipe(job.options, job.epochs, task.batch_size, task.trained)
             checkpoint = Checkpoint(job.folder.run / "baseline.pt")
-            job.baseline_top1 = fit(
+            job.baseline_score = fit(
                 task.model,
                 images,
                 recipe,
@@ -83,24 +98,25 @@ def _train_baseline(job: Job) -> None:
                 stage="baseline",
                 checkpoint=checkpoint,
                 observer=log,
+                objective=task.objective,
             )
     task.model.cpu()
-    log.say(f"baseline: validation top-1 {job.baseline_top1:.4f}")
+    log.say(f"baseline: validation {task.objective.metric_name} {job.baseline_score:.4f}")
+    _save(job, job.baseline, "baseline")
 
 
-def _export_reference(job: Job) -> None:
-    """Export the unpruned network: budgets and the report compare with it."""
-    with job.log.timed("export"):
-        precisions = _unique(["float32", job.exports.precision])
-        folder = job.folder.staged / "reference"
-        job.reference += job.exports.write(job.baseline, "baseline", folder, precisions)
+def prune(job: Job) -> None:
+    """Choose channels, slim the baseline and fine-tune it; `job.pruned` is the result.
 
-
-def _prune(job: Job) -> None:
+    A target that can't be met, or a net that can't get smaller, leaves `job.pruned` None and is
+    among the job's checks or warnings.
+    """
     from compress_export.measured_limits import costs_with_latency, unpruned_p90_ms
-    from compress_export.pruning import Start, prune
+    from compress_export.pruning import Start, prune_to
     from compressor.decore.projection import TargetError
 
+    if "quantize" in job.options.stages:
+        _export_unpruned(job)
     start = Start.of(job.baseline, job)
     unpruned = _unpruned_files(job, start)
     p90_ms = unpruned_p90_ms(job)
@@ -111,14 +127,97 @@ def _prune(job: Job) -> None:
     if p90_ms is not None and "latency_ms" in job.target.limits:
         start = replace(start, costs=costs_with_latency(job, start.graph, p90_ms))
     try:
-        job.pruned = prune(job, job.target, start)
+        job.pruned = prune_to(job, job.target, start)
     except TargetError as error:
         job.log.say(f"target missed: {error}")
         job.checks.append(_target_missed(job.target, error.worst_ratio, str(error)))
     if job.pruned is not None:
         _note_missed_limits(job, job.target, job.pruned)
+        _save(job, job.pruned.model, "slim")
     elif job.target.smallest:
         job.warnings.append("nothing was pruned: no smaller net stayed within the accuracy drop")
+
+
+def export(job: Job) -> None:
+    """Complete the folder that goes to the board; float and unpruned files stay beside it."""
+    _export_unpruned(job)
+    reference, bundle = job.folder.staged / "reference", job.folder.staged / "bundle"
+    precision, stage = job.exports.precision, "baseline"
+    with job.log.timed("export"):
+        if job.pruned is not None:
+            stage = "slim"
+            precisions = _unique(["float32", precision])
+            job.reference += job.exports.write(job.pruned.model, stage, reference, precisions)
+        files = [f for f in job.reference if (f.stage, f.precision) == (stage, precision)]
+        job.reference = [file for file in job.reference if file not in files]
+        bundle.mkdir()
+        for name in (name for file in files for name in (file.path, *file.side_files)):
+            (reference / name).rename(bundle / name)
+        job.exports.finish_bundle(bundle, files)
+        job.exports.finish_reference(reference, job.reference)
+    job.warnings += [
+        f"{file.name}: {len(file.float_layers)} layers stayed float: {', '.join(file.float_layers)}"
+        for file in files
+        if file.float_layers
+    ]
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """Read the test images once, measure all files on them, and hold them to the budgets.
+
+    Returns:
+        The report, as documented in docs/report.md.
+    """
+    from compress_export.benching import Measured, bench, describe
+    from runtime_bench import read_manifest, slower_int8, verdict
+
+    bundle = job.folder.staged / "bundle"
+    measured = Measured((), {})
+    if "bench" in job.options.stages:
+        measured = bench(job)
+    elif bundle.is_dir():
+        measured = describe(job)
+    score = measured.scores.get
+    networks = {"baseline": _figures(job, job.baseline, job.baseline_score, score("baseline"))}
+    if job.pruned is not None:
+        slim = job.pruned
+        networks["slim"] = _figures(job, slim.model, slim.validation_score, score("slim"))
+    if bundle.is_dir():
+        manifest = read_manifest(bundle)
+        job.checks += verdict(measured.files, manifest, baseline_top1=score("baseline"))
+        job.warnings += slower_int8(measured.files)
+    return build_report(
+        job.options,
+        job.board.id,
+        networks,
+        measured.files,
+        job.checks,
+        job.warnings,
+        job.log.timings_seconds,
+        "" if job.target is None else job.target.why,
+        () if job.pruned is None else job.pruned.limits,
+    )
+
+
+def publish(job: Job, report: dict[str, Any]) -> Result:
+    """Write the report, turn DIR.run/staged into DIR and show the table."""
+    write_report(report, job.folder.staged)
+    final = job.folder.publish()
+    print_report(report, job.log.console)
+    job.log.say(f"written to {final}")
+    statuses = [check.status for check in job.checks]
+    code = verdict_code(statuses, require_measured=job.options.require_measured)
+    return Result(final, report, code)
+
+
+def _export_unpruned(job: Job) -> None:
+    """Export the unpruned network once: budgets and the report compare with it."""
+    if job.reference:
+        return
+    with job.log.timed("export"):
+        precisions = _unique(["float32", job.exports.precision])
+        folder = job.folder.staged / "reference"
+        job.reference += job.exports.write(job.baseline, "baseline", folder, precisions)
 
 
 def _unpruned_files(job: Job, start: Start) -> dict[str, SizedFile]:
@@ -148,75 +247,16 @@ def _target_missed(target: Target, worst_ratio: float | None, why: str) -> Check
     return Check("", "target", worst_ratio, 1.0, "times the target", "fail", note)
 
 
-def _save_networks(job: Job) -> None:
-    """Save the torch networks, so that a later run or another tool can go on from them."""
+def _save(job: Job, model: nn.Module, name: str) -> None:
+    """Save a torch network, so that a later run or another tool can go on from it."""
     from compressor.saved import save_model
 
-    classes = len(job.task.data.classes)
-    folder = job.folder.staged / "torch"
-    save_model(job.baseline, job.task.architecture, classes, folder / "baseline")
-    if job.pruned is not None:
-        save_model(job.pruned.model, job.task.architecture, classes, folder / "slim")
-
-
-def _export_bundle(job: Job) -> None:
-    """Complete the folder that goes to the board; float and unpruned files stay beside it."""
-    reference, bundle = job.folder.staged / "reference", job.folder.staged / "bundle"
-    precision, stage = job.exports.precision, "baseline"
-    with job.log.timed("export"):
-        if job.pruned is not None:
-            stage = "slim"
-            precisions = _unique(["float32", precision])
-            job.reference += job.exports.write(job.pruned.model, stage, reference, precisions)
-        files = [f for f in job.reference if (f.stage, f.precision) == (stage, precision)]
-        job.reference = [file for file in job.reference if file not in files]
-        bundle.mkdir()
-        for name in (name for file in files for name in (file.path, *file.side_files)):
-            (reference / name).rename(bundle / name)
-        job.exports.finish_bundle(bundle, files)
-        job.exports.finish_reference(reference, job.reference)
-    job.warnings += [
-        f"{file.name}: {len(file.float_layers)} layers stayed float: {', '.join(file.float_layers)}"
-        for file in files
-        if file.float_layers
-    ]
-
-
-def _measure(job: Job) -> dict[str, object]:
-    """Read the test images once, measure all files on them, and hold them to the budgets."""
-    from compress_export.benching import Measured, bench, describe
-    from runtime_bench import read_manifest, slower_int8, verdict
-
-    bundle = job.folder.staged / "bundle"
-    measured = Measured((), {})
-    if "bench" in job.options.stages:
-        measured = bench(job)
-    elif bundle.is_dir():
-        measured = describe(job)
-    top1 = measured.top1.get
-    networks = {"baseline": _figures(job, job.baseline, job.baseline_top1, top1("baseline"))}
-    if job.pruned is not None:
-        slim = job.pruned
-        networks["slim"] = _figures(job, slim.model, slim.validation_top1, top1("slim"))
-    if bundle.is_dir():
-        manifest = read_manifest(bundle)
-        job.checks += verdict(measured.files, manifest, baseline_top1=top1("baseline"))
-        job.warnings += slower_int8(measured.files)
-    return build_report(
-        job.options,
-        job.board.id,
-        networks,
-        measured.files,
-        job.checks,
-        job.warnings,
-        job.log.timings_seconds,
-        "" if job.target is None else job.target.why,
-        () if job.pruned is None else job.pruned.limits,
-    )
+    folder = job.folder.staged / "torch" / name
+    save_model(model, job.task.architecture, len(job.task.data.classes), folder)
 
 
 def _figures(
-    job: Job, model: nn.Module, validation_top1: float, test_top1: float | None
+    job: Job, model: nn.Module, validation_score: float, test_score: float | None
 ) -> NetworkFigures:
     from compressor.cost import NetworkCosts, as_tensor
     from compressor.graph import channel_graph
@@ -225,8 +265,8 @@ def _figures(
     return NetworkFigures(
         params=sum(parameter.numel() for parameter in model.parameters()),
         macs=int(NetworkCosts(graph).macs(as_tensor(graph.all_kept()))),
-        top1=test_top1,
-        validation_top1=validation_top1,
+        score=test_score,
+        validation_score=validation_score,
     )
 
 
@@ -235,7 +275,7 @@ def _unique(names: Sequence[str]) -> list[str]:
 
 
 def plan_job(options: JobOptions, console: Console) -> int:
-    """Print what `run_job` would do; write nothing. Raises what `run_job` raises for mistakes."""
+    """Print what `compress` would do; write nothing. Raises what it raises for mistakes."""
     from compress_export.plan import print_plan
 
     board, formats = checked_board(options)

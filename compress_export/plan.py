@@ -86,7 +86,7 @@ def _budget_lines(board: Board, costs: NetworkCosts, graph: ChannelGraph) -> lis
 
 def _step_seconds(task: Task) -> float:
     """Time training steps on a copy of the network."""
-    from compressor.training import Recipe, image_losses, sgd
+    from compressor.training import Recipe, sgd
 
     recipe = Recipe(epochs=1, learning_rate=0.0)
     model = task.compute.place(copy.deepcopy(task.model)).train()
@@ -96,8 +96,8 @@ def _step_seconds(task: Task) -> float:
     for _, (x, labels) in zip(range(_TIMED_STEPS), batches, strict=False):
         start = time.perf_counter()
         with task.compute.arithmetic():
-            logits = model(task.compute.images(x))
-        losses = image_losses(logits, labels.to(task.compute.device), None, recipe)
+            outputs = model(task.compute.images(x))
+        losses = task.objective.losses(outputs, labels.to(task.compute.device))
         losses.mean().backward()
         optimizer.step()
         spent.append(time.perf_counter() - start)

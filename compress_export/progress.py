@@ -28,6 +28,7 @@ class RunLog:
         console: where bars and lines go.
 
     Attributes:
+        console: where bars and lines go.
         timings_seconds: wall time of every stage, by name.
     """
 
@@ -35,7 +36,7 @@ class RunLog:
         self._folder = folder
         self.timings_seconds = self._earlier_timings()
         self._running: tuple[str, float] | None = None
-        self._console = console
+        self.console = console
         self._progress = Progress(
             TextColumn("{task.description:<15}"),
             BarColumn(bar_width=24),
@@ -63,7 +64,7 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """Print one line."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

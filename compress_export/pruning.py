@@ -53,13 +53,13 @@ class Pruned:
 
     Attributes:
         model: on the CPU, in eval mode.
-        validation_top1: fraction.
+        validation_score: mean of the metric, top-1 by default, a fraction.
         difference: masked against slimmed, relative, in float64.
         limits: how near it comes to the limits of the search.
     """
 
     model: nn.Module
-    validation_top1: float
+    validation_score: float
     difference: float
     limits: tuple[Reached, ...]
 
@@ -86,7 +86,7 @@ class Start:
         return cls(model, graph, NetworkCosts(graph, width, width))
 
 
-def prune(job: Job, target: Target, start: Start) -> Pruned | None:
+def prune_to(job: Job, target: Target, start: Start) -> Pruned | None:
     """Prune a job's network to a target.
 
     Where the target is the smallest net within the accuracy drop, goes down a ladder: every rung
@@ -128,10 +128,11 @@ def _ladder(job: Job, start: Start, limit: float) -> Pruned | None:
         except TargetError as error:
             job.log.say(f"rung {rung}: {error}")
             break
-        drop = (job.baseline_top1 - found.validation_top1) * 100
+        drop = (job.baseline_score - found.validation_score) * 100
         accepted = drop <= allowed + 1e-9
         job.log.say(
-            f"rung {rung}: validation top-1 {found.validation_top1:.4f}, {drop:+.2f} points lost, "
+            f"rung {rung}: validation {job.task.objective.metric_name} "
+            f"{found.validation_score:.4f}, {drop:+.2f} points lost, "
             f"{'within' if accepted else 'beyond'} {allowed:g}"
         )
         if not accepted:
@@ -170,7 +171,7 @@ class _Rung:
         task = self.job.task
         save_model(pruned.model, task.architecture, len(task.data.classes), network)
         figures = {
-            "validation_top1": pruned.validation_top1,
+            "validation_score": pruned.validation_score,
             "difference": pruned.difference,
             "limits": [entry.to_json() for entry in pruned.limits],
         }
@@ -196,8 +197,8 @@ class _Rung:
         for entry in limits:
             job.log.say(f"limit: {entry.line}")
         with job.log.timed("finetune"):
-            top1 = self._recover(slimmed)
-        return Pruned(slimmed.cpu().eval(), top1, difference, limits)
+            score = self._recover(slimmed)
+        return Pruned(slimmed.cpu().eval(), score, difference, limits)
 
     def _say_slimmed(self, keep: Keep, difference: float) -> None:
         costs, whole, left = self.start.costs, self.start.graph.all_kept(), as_tensor(keep)
@@ -211,7 +212,7 @@ class _Rung:
         )
 
     def _recover(self, model: nn.Module) -> float:
-        """Fine-tune a slimmed network in place; return its validation top-1, a fraction."""
+        """Fine-tune a slimmed network in place; return its validation score, a fraction."""
         job, task = self.job, self.job.task
         images = task.images("finetune")
         scale_dropout(model, job.baseline, task.example())
@@ -226,6 +227,7 @@ class _Rung:
             checkpoint=Checkpoint(self._work / "finetune.pt"),
             observer=job.log.within(self._work.name),
             teacher=self._teacher(recipe),
+            objective=task.objective,
         )
 
     def _teacher(self, recipe: Recipe) -> nn.Module | None:
@@ -259,6 +261,7 @@ class _Rung:
             checkpoint=Checkpoint(self._work / "search.pt"),
             observer=job.log.within(self._work.name),
             teacher=self._teacher(recipe),
+            objective=task.objective,
         )
 
 

@@ -63,14 +63,15 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     )
     exports = Exports(task, board, board.formats, board.target_precision, log.say)
     job = Job(done, board, task, folder, log, exports, Epochs(0, 0, 0))
-    job.baseline_top1 = report["stages"]["baseline"]["validation_top1"]
+    key = f"validation_{task.objective.score_key}"
+    job.baseline_score = report["stages"]["baseline"][key]
     job.target = Target({}, report["target"]) if report["target"] else None
     job.checks += [Check(**check) for check in report["checks"] if check["budget"] == "target"]
     if (networks / "slim").is_dir():
         figures = report["stages"]["slim"]
         limits = tuple(Reached.from_json(entry) for entry in report.get("limits", ()))
         slim = load_model(networks / "slim")
-        job.pruned = Pruned(slim, figures["validation_top1"], 0.0, limits)
+        job.pruned = Pruned(slim, figures[key], 0.0, limits)
     return job
 
 

@@ -32,14 +32,15 @@ class NetworkFigures:
     Attributes:
         params: parameters.
         macs: multiply-accumulates of one image.
-        top1: on the test images, a fraction; None where they were not read.
-        validation_top1: on the validation images.
+        score: mean of the metric (top-1 by default) on the test images, a fraction; None where they
+            were not read.
+        validation_score: the same on the validation images.
     """
 
     params: int
     macs: int
-    top1: float | None
-    validation_top1: float | None
+    score: float | None
+    validation_score: float | None
 
 
 def build_report(
@@ -80,7 +81,11 @@ def build_report(
         },
         "command": ["compress-export", *sys.argv[1:]],
         "options": options.identity(),
-        "stages": {name: _stage(name, figures, measurements) for name, figures in networks.items()},
+        "metric": options.metric or "top-1",
+        "stages": {
+            name: _stage(name, figures, measurements, own_metric=options.metric is not None)
+            for name, figures in networks.items()
+        },
         "artifacts": [_artifact(item) for item in measurements],
         "checks": [check.to_json() for check in checks],
         "violations": [check.to_json() for check in checks if check.status == "fail"],
@@ -98,7 +103,7 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
 
 
 def _stage(
-    name: str, figures: NetworkFigures, measurements: Sequence[Measurement]
+    name: str, figures: NetworkFigures, measurements: Sequence[Measurement], *, own_metric: bool
 ) -> dict[str, Any]:
     wanted = (name, "onnx", "float32")
     size = [m.size_bytes for m in measurements if (m.stage, m.format, m.precision) == wanted]
@@ -106,8 +111,10 @@ def _stage(
         "params": figures.params,
         "macs": figures.macs,
         "size_bytes": size[0] if size else None,
-        "top1": figures.top1,
-        "validation_top1": figures.validation_top1,
+        "top1": None if own_metric else figures.score,
+        "validation_top1": None if own_metric else figures.validation_score,
+        "score": figures.score if own_metric else None,
+        "validation_score": figures.validation_score if own_metric else None,
     }
 
 

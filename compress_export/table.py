@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 Report = Mapping[str, Any]
 _FORMAT_NAMES = {"onnx": "ONNX", "tflite": "TFLite"}
 _PRECISION_NAMES = {"int8": "INT8", "float16": "FP16", "float32": "float"}
-_HEADINGS = ("", "size MiB", "params", "MACs", "top-1 %", "precision %", "recall %", "p90 ms")
 _STATUS_STYLES = {"pass": "green", "fail": "bold red", "unverified": "yellow"}
 
 
@@ -27,7 +26,7 @@ class Row:
 
     Attributes:
         size_bytes: of the file; for the two networks of the float ONNX file.
-        top1, precision_macro, recall_macro: fractions of 1.
+        score, precision_macro, recall_macro: fractions of 1; the score is the mean of the metric.
         latency_p90_ms: of one image.
         Any of them None where it was not measured.
     """
@@ -36,7 +35,7 @@ class Row:
     size_bytes: int | None
     params: int | None
     macs: int | None
-    top1: float | None
+    score: float | None
     precision_macro: float | None
     recall_macro: float | None
     latency_p90_ms: float | None
@@ -67,7 +66,7 @@ def _network_row(stage: str, figures: Mapping[str, Any], report: Report) -> Row:
         size_bytes=figures.get("size_bytes"),
         params=figures.get("params"),
         macs=figures.get("macs"),
-        top1=figures.get("top1"),
+        score=_score(figures),
         precision_macro=figures.get("precision_macro", measured.get("precision_macro")),
         recall_macro=figures.get("recall_macro", measured.get("recall_macro")),
         latency_p90_ms=_p90(measured),
@@ -82,7 +81,7 @@ def _file_row(entry: Mapping[str, Any], network: Mapping[str, Any]) -> Row:
         size_bytes=entry.get("size_bytes"),
         params=network.get("params"),
         macs=network.get("macs"),
-        top1=entry.get("top1"),
+        score=_score(entry),
         precision_macro=entry.get("precision_macro"),
         recall_macro=entry.get("recall_macro"),
         latency_p90_ms=_p90(entry),
@@ -106,6 +105,12 @@ def _artifact(report: Report, stage: str, precision: str, file_format: str) -> M
         if (entry["stage"], entry["precision"], entry["format"]) == wanted:
             return dict(entry)
     return {}
+
+
+def _score(entry: Mapping[str, Any]) -> float | None:
+    """Top-1, or the mean of the user's metric: an entry has one of them."""
+    score: float | None = entry.get("top1") if entry.get("score") is None else entry["score"]
+    return score
 
 
 def _p90(entry: Mapping[str, Any]) -> float | None:
@@ -134,7 +139,7 @@ def cells(row: Row, baseline: Row | None) -> tuple[Cell, ...]:
         count(row.size_bytes, _text(row.size_bytes, mib), base.size_bytes),
         count(row.params, _text(row.params, _short), base.params),
         count(row.macs, _text(row.macs, _short), base.macs),
-        Cell(_text(row.top1, _percent) or "-"),
+        Cell(_text(row.score, _percent) or "-"),
         Cell(_text(row.precision_macro, _percent) or "-"),
         Cell(_text(row.recall_macro, _percent) or "-"),
         count(row.latency_p90_ms, _text(row.latency_p90_ms, _short_ms), base.latency_p90_ms),
@@ -161,6 +166,12 @@ def _short(count: float) -> str:
     return f"{count:g}"
 
 
+def headings(report: Report) -> tuple[str, ...]:
+    """Those of the columns; a user's metric is named without its module."""
+    metric = str(report.get("metric", "top-1")).rpartition(":")[2]
+    return ("", "size MiB", "params", "MACs", f"{metric} %", "precision %", "recall %", "p90 ms")
+
+
 def print_report(report: Report, console: "Console") -> None:
     """The table, the budgets, the limits of the search, the warnings and the verdict."""
     from rich.box import SIMPLE_HEAD
@@ -176,7 +187,7 @@ def print_report(report: Report, console: "Console") -> None:
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    for index, heading in enumerate(_HEADINGS):
+    for index, heading in enumerate(headings(report)):
         table.add_column(heading, justify="right" if index else "left", no_wrap=True)
     found = rows(report)
     for row in found:
@@ -239,7 +250,8 @@ def report_markdown(report: Report) -> str:
     """report.md: the same rows and checks as the terminal shows."""
     found = rows(report)
     lines = [f"# {_subject(report)}: {report['verdict']}", ""]
-    lines += ["| " + " | ".join(_HEADINGS) + " |", "|---" + "|---:" * (len(_HEADINGS) - 1) + "|"]
+    names = headings(report)
+    lines += ["| " + " | ".join(names) + " |", "|---" + "|---:" * (len(names) - 1) + "|"]
     for row in found:
         figures = [f"{c.text} ({c.ratio})" if c.ratio else c.text for c in _cells(row, found)]
         lines.append(f"| {row.name} | " + " | ".join(figures) + " |")

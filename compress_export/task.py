@@ -19,7 +19,8 @@ from compress_export.data import (
     load_data,
     train_batches,
 )
-from compress_export.data.splits import VALIDATION_SHARE
+from compress_export.data.splits import VALIDATION_SHARE, are_classes, strata
+from compress_export.judging import load_objective
 from compress_export.networks import architecture_of, load_network, load_teacher
 from compress_export.options import JobOptions
 from compressor.errors import InputError
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compressor.compute import Compute
+    from compressor.objective import Objective
 
     Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -53,6 +55,7 @@ class Task:
         calibration: indices into the training images.
         compute: device and arithmetic.
         seed: of everything random.
+        objective: how outputs are judged.
         teacher: what the slim network is distilled from; None is the original.
     """
 
@@ -67,6 +70,7 @@ class Task:
     calibration: NDArray[np.int64]
     compute: Compute
     seed: int
+    objective: Objective
     teacher: nn.Module | None = None
 
     @property
@@ -136,11 +140,14 @@ class StageImages:
         return eval_batches(self.task.data.validation, self.task.preprocessing)
 
 
-def load_task(options: JobOptions, say: Callable[[str], None]) -> Task:
-    """Load network and images; every mistake of the user's shows here, before any work.
+def load_task(options: JobOptions, say: Callable[[str], None] = lambda line: None) -> Task:
+    """Load network and images; nearly every mistake of the user's shows here, before any work.
+
+    Args:
+        say: is told what the data is.
 
     Raises:
-        InputError: no such network, weights or images, or they don't belong together.
+        InputError: no such network, weights, images or functions, or they don't belong together.
     """
     import torch
 
@@ -150,6 +157,7 @@ def load_task(options: JobOptions, say: Callable[[str], None]) -> Task:
         compute = Compute.choose(options.device)
     except (ValueError, RuntimeError) as error:
         raise InputError(str(error).splitlines()[0]) from error
+    objective = load_objective(options.loss, options.metric)
     torch.manual_seed(options.seed)
     architecture = architecture_of(options.model, options.weights)
     preprocessing = _preprocessing(options, architecture)
@@ -167,7 +175,7 @@ def load_task(options: JobOptions, say: Callable[[str], None]) -> Task:
     )
     model = load_network(options.model, options.weights, len(data.classes))
     example = torch.zeros(1, 3, preprocessing.size, preprocessing.size)
-    flip = options.augment == "crop+flip" or (options.augment == "auto" and data.flip_allowed)
+    augment, flip = _augmentation(options, data)
     return Task(
         architecture=architecture,
         model=model,
@@ -175,13 +183,14 @@ def load_task(options: JobOptions, say: Callable[[str], None]) -> Task:
         data=data,
         preprocessing=preprocessing,
         batch_size=options.batch_size or _batch_size(data.train),
-        augment=options.augment != "none",
+        augment=augment,
         flip=flip,
         calibration=calibration_indices(
-            data.train.labels, options.calibration_samples, options.seed
+            strata(data.train.labels), options.calibration_samples, options.seed
         ),
         compute=compute,
         seed=options.seed,
+        objective=objective,
         teacher=load_teacher(options, model, architecture, len(data.classes), example),
     )
 
@@ -193,6 +202,20 @@ def _preprocessing(options: JobOptions, architecture: str) -> Preprocessing:
         mean=options.mean or usual.mean,
         std=options.std or usual.std,
     )
+
+
+def _augmentation(options: JobOptions, data: ImageData) -> tuple[bool, bool]:
+    """Return whether images are shifted and whether they are mirrored while training."""
+    if are_classes(data.train.labels):
+        wanted = options.augment
+        flip = wanted == "crop+flip" or (wanted == "auto" and data.flip_allowed)
+        return wanted != "none", flip
+    if options.augment in ("crop", "crop+flip"):
+        raise InputError(
+            f"--augment {options.augment}: the labels of {data.name} are no classes, and would not "
+            "move along with the image; augment in the function that makes them"
+        )
+    return False, False
 
 
 def _batch_size(train: ImageSet) -> int:

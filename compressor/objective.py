@@ -48,8 +48,8 @@ class Objective:
 
     @property
     def metric_name(self) -> str:
-        """The metric for people: "top-1", or the name of the user's function."""
-        return "top-1" if self.metric is None else self.metric.name
+        """The metric for people: "top-1", or the user's function without its module."""
+        return "top-1" if self.metric is None else self.metric.name.rpartition(":")[2]
 
     @property
     def score_key(self) -> str:

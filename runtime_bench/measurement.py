@@ -17,7 +17,9 @@ class Measurement:
         activation_bytes: liveness lower bound at batch 1, from the manifest.
         top1, agreement, precision_macro, recall_macro: fractions of 1. Agreement is with torch's
             predictions for the file's stage.
-        samples: how many images those four stand on.
+        score: mean of a metric of the user's own, which compress_export evaluates; the accuracy
+            budget goes by it then, and top1 and the like are None.
+        samples: how many images those five stand on.
         eval_seconds: wall time of evaluating all samples: reading, normalising and running.
         latency_ms: p50, p90 and p99 of single images, in milliseconds.
         latency_runs: how many timed runs those stand on.
@@ -47,6 +49,7 @@ class Measurement:
     agreement: float | None = None
     precision_macro: float | None = None
     recall_macro: float | None = None
+    score: float | None = None
     samples: int | None = None
     eval_seconds: float | None = None
     latency_ms: dict[str, float] | None = None

@@ -61,7 +61,8 @@ def verdict(
     Args:
         measurements: may hold other files too (the reference folder's); those are left alone.
         bundle: the manifest of the deployable folder, which names files, board and budgets.
-        baseline_top1: the baseline's float top-1 on the same samples, a fraction of 1.
+        baseline_top1: the baseline's float top-1 on the same samples, a fraction of 1; where the
+            measurements have a score of the user's metric, that score.
     """
     files = bundle.files
     limits = [(name, bundle.budgets[name]) for name in BUDGETS if name in bundle.budgets]
@@ -138,12 +139,13 @@ def _value(item: Measurement, budget: str, baseline_top1: float | None) -> tuple
 
 
 def _drop(item: Measurement, baseline_top1: float | None) -> tuple[float | None, str]:
-    if item.top1 is None:
+    score = item.top1 if item.score is None else item.score
+    if score is None:
         return None, "accuracy was not measured: no samples were given"
     if baseline_top1 is None:
         return None, "the baseline's top-1 is not known"
     # Rounded so that 0.90 -> 0.89 is a drop of 1 point, not of 1.0000000000000009.
-    return round((baseline_top1 - item.top1) * 100, 9), ""
+    return round((baseline_top1 - score) * 100, 9), ""
 
 
 def _mib(size_bytes: int | None) -> float | None:

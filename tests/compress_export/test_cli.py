@@ -14,7 +14,7 @@ import typer
 
 from boards import BoardError
 from compress_export import __version__
-from compress_export.cli import app, compress, main
+from compress_export.cli import app, main, main_job
 from compress_export.exit_codes import ExitCode, verdict_code, worst
 from compress_export.options import JobOptions
 from compressor.errors import InputError
@@ -29,18 +29,18 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Seen]:
     def install(ending: int | BaseException = 0, plan: int = 0) -> Seen:
         seen: Seen = []
 
-        def run_job(options: JobOptions, console: Any) -> int:
+        def compress(options: JobOptions, console: Any) -> Any:
             seen.append(options)
             if isinstance(ending, BaseException):
                 raise ending
-            return ending
+            return types.SimpleNamespace(exit_code=ending)
 
         def plan_job(options: JobOptions, console: Any) -> int:
             seen.append(options)
             return plan
 
         module = types.ModuleType("compress_export.pipeline")
-        module.run_job = run_job  # type: ignore[attr-defined]
+        module.compress = compress  # type: ignore[attr-defined]
         module.plan_job = plan_job  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "compress_export.pipeline", module)
         return seen
@@ -60,7 +60,7 @@ def test_options_reach_the_job(pipeline: Callable[..., Seen]) -> None:
 def test_every_option_of_a_job_is_on_the_command_line() -> None:
     import inspect
 
-    parameters = set(inspect.signature(compress).parameters) - {"context", "version"}
+    parameters = set(inspect.signature(main_job).parameters) - {"context", "version"}
     assert parameters == set(JobOptions.model_fields)
 
 
@@ -192,7 +192,7 @@ _WAITING_JOB = """
 import sys, time, types
 from compress_export.outputs import OutputFolder
 
-def run_job(options, console):
+def compress(options, console):
     with OutputFolder(options.out) as output:
         (output.staged / "half").write_text("written")
         print("ready", flush=True)
@@ -200,7 +200,7 @@ def run_job(options, console):
     return 0
 
 module = types.ModuleType("compress_export.pipeline")
-module.run_job = module.plan_job = run_job
+module.compress = module.plan_job = compress
 sys.modules["compress_export.pipeline"] = module
 from compress_export.cli import main
 sys.exit(main(["--board", "jetson", "--out", sys.argv[1]]))
@@ -256,7 +256,7 @@ def test_subcommands_join_without_changing_the_option_only_form(
 ) -> None:
     seen = pipeline()
     extended = typer.Typer()
-    extended.callback(invoke_without_command=True)(compress)
+    extended.callback(invoke_without_command=True)(main_job)
 
     @extended.command()
     def gate(folder: str) -> Callable[[], int]:

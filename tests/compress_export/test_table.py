@@ -83,7 +83,7 @@ def test_rows_in_order_with_figures_of_their_own_file() -> None:
     assert [row.latency_p90_ms for row in found] == [2.0, 1.0, 0.5, 0.25]
     assert [row.size_bytes for row in found] == [MIB, MIB // 2, MIB // 8, MIB // 10]
     assert [row.params for row in found] == [269_722, 134_861, 134_861, 134_861]
-    assert [row.top1 for row in found] == [0.93, 0.92, 0.9123, 0.9123]
+    assert [row.score for row in found] == [0.93, 0.92, 0.9123, 0.9123]
     assert found[0].recall_macro == 0.91
 
 

@@ -1,0 +1,62 @@
+"""The user's metric on the answers of model files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compress_export.task import Task
+
+if TYPE_CHECKING:
+    import torch
+
+    from runtime_bench import Measurement
+    from runtime_bench.runtimes import Runner
+
+_BATCH = 32
+
+
+def with_scores(
+    measurements: Sequence[Measurement], task: Task, say: Callable[[str], None]
+) -> tuple[Measurement, ...]:
+    """Return measurements with the mean of the task's metric on the test images filled in.
+
+    Files run in this process, in the runtimes that timed them. What couldn't be timed for lack of a
+    runtime stays as it is.
+    """
+    return tuple(
+        item if item.runtime is None else _scored(item, task, say) for item in measurements
+    )
+
+
+def _scored(item: Measurement, task: Task, say: Callable[[str], None]) -> Measurement:
+    say(f"{item.name}: evaluating {task.objective.metric_name}")
+    runner, start = _runner(item), time.perf_counter()
+    total, count = 0.0, 0
+    for x, labels in task.test_batches():
+        for part, truth in zip(x.split(_BATCH), labels.split(_BATCH), strict=True):
+            scores = task.objective.scores(_answer(runner, part), truth)
+            total += float(scores.double().sum())
+            count += len(truth)
+    seconds = time.perf_counter() - start
+    return replace(item, score=total / count, samples=count, eval_seconds=seconds)
+
+
+def _runner(item: Measurement) -> Runner:
+    from runtime_bench import read_manifest
+    from runtime_bench.runtimes import load_runner
+
+    folder = Path(item.folder)
+    (file,) = [file for file in read_manifest(folder).files if file.name == item.name]
+    return load_runner(folder / file.path, file, item.threads)
+
+
+def _answer(runner: Runner, x: torch.Tensor) -> torch.Tensor:
+    """Return the file's outputs for a batch, image by image where it takes no more at a time."""
+    import torch
+
+    parts = [x] if runner.free_batch else x.split(1)
+    return torch.cat([torch.from_numpy(runner.run(part.numpy())) for part in parts])
