@@ -48,8 +48,12 @@ def inspect_onnx(path: Path, *, count_fused: bool = True, int8_on_arm: bool = Fa
     )
 
 
-def _fused_integer_convs(path: Path, int8_on_arm: bool) -> int:
-    """Convolutions that run on integers in onnxruntime's optimized graph."""
+def optimized_onnx(path: Path, *, int8_on_arm: bool = False) -> onnx.ModelProto:
+    """The graph that onnxruntime makes of a file, on x86 or as it would on Arm.
+
+    Raises:
+        ExportError: onnxruntime can't load the file.
+    """
     import onnx
 
     with quiet_step("optimize the ONNX graph"), tempfile.TemporaryDirectory() as folder:
@@ -63,7 +67,12 @@ def _fused_integer_convs(path: Path, int8_on_arm: bool) -> int:
         if int8_on_arm:
             options.add_session_config_entry("session.qdqisint8allowed", "1")
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        nodes = onnx.load(str(optimized)).graph.node
+        return onnx.load(str(optimized))
+
+
+def _fused_integer_convs(path: Path, int8_on_arm: bool) -> int:
+    """Convolutions that run on integers in onnxruntime's optimized graph."""
+    nodes = optimized_onnx(path, int8_on_arm=int8_on_arm).graph.node
     return sum(node.op_type in INTEGER_CONVS for node in nodes)
 
 

@@ -1,0 +1,130 @@
+"""Torch-Pruning 1.6.1 on the same network: does it run, is its pruned network the masked one?
+
+Used as its README shows: `BasePruner` with group magnitudes, a pruning ratio of 0.5 and the
+classifier ignored, nothing tuned for a network. Source: Fang et al. 2023, DepGraph
+(https://arxiv.org/abs/2301.12900), and https://github.com/VainF/Torch-Pruning.
+
+The masked network is the whole one whose layers see zeros in the input channels that the pruner
+took from them. Norms over all channels (LayerNorm) have other statistics once channels are gone; a
+network that was pruned there is another function, which shows as an error here.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch_pruning as tp  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
+
+from benchmarks.zoo.memory import with_peak
+from benchmarks.zoo.models import CLASSES
+
+RATIO = 0.5
+
+Removed = dict[nn.Module, NDArray[np.int64]]
+
+
+def prune_with_peer(model: nn.Module, images: Tensor) -> dict[str, Any]:
+    """Analyse and prune a copy of a network; what it took and whether the result is exact.
+
+    Args:
+        model: in eval mode.
+        images: shape (N, 3, S, S).
+
+    Raises:
+        Exception: whatever Torch-Pruning or its pruned network raises.
+    """
+    pruned, x = copy.deepcopy(model).double(), images.double()
+    with torch.no_grad():
+        names = {module: name for name, module in pruned.named_modules()}
+        whole = _channels(pruned)
+    start = time.perf_counter()
+    pruner, peak_bytes = with_peak(lambda: make_pruner(pruned, x[:1]))
+    analysis_s = time.perf_counter() - start
+    start = time.perf_counter()
+    removed = prune(pruner)
+    prune_s = time.perf_counter() - start
+    with torch.no_grad():
+        found = pruned(x)
+        expected = masked(model, {names[module]: gone for module, gone in removed.items()}, x)
+    return {
+        "analysis_s": round(analysis_s, 3),
+        "analysis_peak_bytes": peak_bytes,
+        "prune_s": round(prune_s, 3),
+        "removed_conv": round(1 - _channels(pruned) / whole, 4) if whole else 0.0,
+        "error": float((found - expected).abs().max() / expected.abs().max()),
+    }
+
+
+def make_pruner(model: nn.Module, example: Tensor) -> Any:
+    """Its dependency graph and pruner; the classifier is found by its width, as in its examples."""
+    classifiers = [
+        module
+        for module in model.modules()
+        if (isinstance(module, nn.Linear) and module.out_features == CLASSES)
+        or (isinstance(module, _ConvNd) and module.out_channels == CLASSES)
+    ]
+    return tp.pruner.BasePruner(
+        model,
+        example,
+        importance=tp.importance.GroupMagnitudeImportance(p=2),
+        pruning_ratio=RATIO,
+        ignored_layers=classifiers,
+    )
+
+
+def prune(pruner: Any) -> Removed:
+    """Prune, and return the input channels of the whole network that each layer lost."""
+    left: Removed = {}
+    gone: dict[nn.Module, list[int]] = defaultdict(list)
+    for group in pruner.step(interactive=True):
+        for dependency, indices in group:
+            module = dependency.target.module
+            if _mixes(module) and pruner.DG.is_in_channel_pruning_fn(dependency.handler):
+                channels = left.setdefault(module, np.arange(_width(module)))
+                gone[module] += channels[indices].tolist()
+                left[module] = np.delete(channels, indices)
+        group.prune()
+    return {module: np.array(sorted(channels)) for module, channels in gone.items()}
+
+
+def masked(model: nn.Module, removed: Mapping[str, NDArray[np.int64]], x: Tensor) -> Tensor:
+    """The outputs of the whole network when layers see zeros in some input channels."""
+    network = copy.deepcopy(model).double()
+    for name, channels in removed.items():
+        layer = network.get_submodule(name)
+        axis = -1 if isinstance(layer, nn.Linear) else 1
+        layer.register_forward_pre_hook(_zeroing(torch.from_numpy(channels), axis))
+    with torch.no_grad():
+        outputs: Tensor = network(x)
+    return outputs
+
+
+def _zeroing(channels: Tensor, axis: int) -> Any:
+    def zero(_module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (inputs[0].index_fill(axis, channels, 0.0), *inputs[1:])
+
+    return zero
+
+
+def _mixes(module: nn.Module) -> bool:
+    if isinstance(module, _ConvNd):
+        return module.groups == 1 or module.groups != module.out_channels
+    return isinstance(module, nn.Linear)
+
+
+def _width(module: nn.Module) -> int:
+    return module.in_features if isinstance(module, nn.Linear) else int(module.in_channels)  # type: ignore[arg-type]
+
+
+def _channels(model: nn.Module) -> int:
+    """Output channels of all convolutions."""
+    return sum(m.out_channels for m in model.modules() if isinstance(m, _ConvNd))
