@@ -106,8 +106,8 @@ def main_job(
         str | None,
         _option(
             _IMAGES,
-            "digits, a torchvision dataset, a folder of images, or module:function. "
-            "Default: digits.",
+            "digits, a folder of images, a list (.csv), arrays (.npz), a torchvision dataset, or "
+            "module:function. Default: digits.",
             metavar="DATA",
         ),
     ] = None,

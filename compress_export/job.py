@@ -100,6 +100,7 @@ def _opened(options: JobOptions, console: Console, stack: ExitStack) -> Job:
     if task.data.skipped:
         names = ", ".join(task.data.skipped[:3])
         job.warnings.append(f"{len(task.data.skipped)} broken images were left out: {names}")
+    job.warnings += task.data.remarks
     return job
 
 

@@ -18,6 +18,7 @@ Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 """Called with the number of images done and the number of all."""
 
+_SMALLEST_DRAFT = 256  # pixels: decoding at a fraction rounds the size, which must not show
 _CHUNK = 256  # images per task: small enough for progress, large enough to hide the pool's cost
 
 
@@ -32,6 +33,9 @@ class Broken(NamedTuple):
 def decode_image(item: Any, size: int) -> Pixels:
     """Decode, turn upright, convert to RGB, resize the shorter side, crop the centre.
 
+    Of a file with several frames the first is taken. Transparency is dropped, as torchvision's
+    loader does it. 16-bit grey values are divided by 256.
+
     Args:
         item: path of a file, a Pillow image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3).
         size: height and width of the result.
@@ -44,6 +48,9 @@ def decode_image(item: Any, size: int) -> Pixels:
     """
     if isinstance(item, Path):
         with Image.open(item) as image:
+            # JPEG: leave out detail far beyond the wanted size; resizing still antialiases the rest
+            side = max(2 * size, _SMALLEST_DRAFT)
+            image.draft(None, (side, side))
             return _fit(_to_rgb(ImageOps.exif_transpose(image)), size)
     if isinstance(item, Image.Image):
         return _fit(_to_rgb(item), size)
@@ -56,7 +63,7 @@ def check_image(item: Any) -> None:
     if isinstance(item, Path):
         with Image.open(item) as image:
             image.draft(None, (1, 1))  # JPEG: decode at an eighth of the size
-            image.load()
+            _to_rgb(ImageOps.exif_transpose(image))
 
 
 def decode_all(
@@ -81,7 +88,7 @@ def decode_all(
             except MemoryError:
                 raise
             except Exception as error:
-                broken.append(Broken(index, _name(items, index), _reason(error)))
+                broken.append(Broken(index, name_of(items, index), _reason(items, index, error)))
         return stop - start, broken
 
     found: list[Broken] = []
@@ -105,14 +112,20 @@ def worker_count() -> int:
     return min(8, cores)
 
 
-def _name(items: Sequence[Any], index: int) -> str:
+def name_of(items: Sequence[Any], index: int) -> str:
+    """The path of an image, as text that UTF-8 can hold, or its number."""
     # A dataset's own image is not fetched again only to be named.
-    return str(items[index]) if isinstance(items, list) else f"image {index}"
+    if isinstance(items, list) and isinstance(items[index], Path):
+        return os.fsencode(items[index]).decode("utf-8", "replace")
+    return f"image {index}"
 
 
-def _reason(error: Exception) -> str:
+def _reason(items: Sequence[Any], index: int, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
-        return "not an image in a known format"
+        empty = isinstance(items, list) and Path(items[index]).stat().st_size == 0
+        return "the file is empty" if empty else "not an image in a known format"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror  # without the path, which is named already
     return first_line(error)
 
 

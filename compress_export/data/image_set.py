@@ -9,20 +9,32 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from compress_export.data.decode import Broken, Pixels, decode_all, decode_image, worker_count
+from compress_export.data.decode import (
+    Broken,
+    Pixels,
+    decode_all,
+    decode_image,
+    name_of,
+    worker_count,
+)
 from compressor.errors import InputError
 from compressor.user_code import first_line
 
 if TYPE_CHECKING:
     import torch
 
-MAX_MEMORY_BYTES = 2 * 2**30
+MAX_MEMORY_BYTES = 2 * 2**30  # of decoded pixels, in all sets of a job
 
 
 class PixelStore(Protocol):
-    """Where the pixels of a set come from."""
+    """Where the pixels of a set come from.
+
+    Attributes:
+        held_bytes: memory that the pixels take as long as the set is there.
+    """
 
     size: int
+    held_bytes: int
 
     def read(self, rows: NDArray[np.int64]) -> Pixels:
         """uint8 (len(rows), 3, size, size), a new array."""
@@ -33,6 +45,7 @@ class MemoryPixels:
 
     def __init__(self, pixels: Pixels) -> None:
         self.size = pixels.shape[-1]
+        self.held_bytes = pixels.nbytes
         self._pixels = pixels
 
     def read(self, rows: NDArray[np.int64]) -> Pixels:
@@ -44,6 +57,7 @@ class LazyPixels:
 
     def __init__(self, items: Sequence[Any], size: int) -> None:
         self.size = size
+        self.held_bytes = 0
         self._items = items
         self._pool = ThreadPoolExecutor(worker_count())
 
@@ -58,7 +72,7 @@ class LazyPixels:
             return decode_image(self._items[row], self.size)
         except Exception as error:  # it was readable when the data was checked
             raise InputError(
-                f"image {self._items[row]} can't be read any more ({first_line(error)}); "
+                f"{name_of(self._items, row)} can't be read any more ({first_line(error)}); "
                 "was the data changed during the run?"
             ) from error
 
@@ -69,6 +83,7 @@ class ImageSet:
     Attributes:
         labels: class of each image, int64 (N,), or what a user's own loss understands, (N, ...).
         size: height and width in pixels.
+        held_bytes: memory that its pixels take.
     """
 
     def __init__(
@@ -80,6 +95,7 @@ class ImageSet:
         """`labels[i]` belongs to row `rows[i]` of the store; without rows, to row i."""
         self.labels = labels
         self.size = store.size
+        self.held_bytes = store.held_bytes
         self._store = store
         self._rows = np.arange(len(labels)) if rows is None else rows
 

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from compress_export.data.balance import remarks
 from compress_export.data.decode import Broken, Progress
-from compress_export.data.image_set import ImageSet, read_image_set
+from compress_export.data.image_set import MAX_MEMORY_BYTES, ImageSet, read_image_set
 from compress_export.data.raw import RawData, RawSet
 from compress_export.data.sources import open_source
 from compress_export.data.splits import (
@@ -35,6 +36,7 @@ class ImageData:
         skipped: names of the images that could not be decoded.
         flip_allowed: whether a mirrored image keeps its class (not so for digits and signs).
         description: the source in one phrase, for reports.
+        remarks: what the user should know of the classes, a line each.
     """
 
     name: str
@@ -45,6 +47,10 @@ class ImageData:
     skipped: tuple[str, ...]
     flip_allowed: bool
     description: str
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        return remarks(self.classes, self.train.labels, self.test.labels)
 
 
 def load_data(
@@ -118,8 +124,10 @@ def _read_parts(
 
     sets: dict[str, ImageSet] = {}
     broken: list[Broken] = []
+    memory_left = MAX_MEMORY_BYTES  # training images first: they are read the most often
     for name, part in parts.items():
-        sets[name], found = read_image_set(part.images, part.labels, size, advance)
+        sets[name], found = read_image_set(part.images, part.labels, size, advance, memory_left)
+        memory_left -= sets[name].held_bytes
         broken += found
     return sets, broken
 

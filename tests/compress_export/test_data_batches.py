@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from compress_export.data import (
     Preprocessing,
     calibration_batches,
     eval_batches,
+    load_data,
     train_batches,
     train_order,
 )
@@ -190,6 +192,20 @@ def test_sets_too_large_for_memory_give_the_same_images(tmp_path: Path) -> None:
     for ours, theirs in zip(lazy.batch(order), held.batch(order), strict=True):
         assert torch.equal(ours, theirs)
     assert lazy.batch(order)[1].tolist() == [11, 0, 4, 8]
+
+
+def test_all_sets_of_a_job_share_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part, label in product(("train", "val", "test"), "ab"):
+        (tmp_path / part / label).mkdir(parents=True)
+        files(tmp_path / part / label)
+    training_only = 24 * 3 * 16 * 16 + 1000
+    monkeypatch.setattr("compress_export.data.loading.MAX_MEMORY_BYTES", training_only)
+    data = load_data(str(tmp_path), input_size=16)
+    held = [part.held_bytes for part in (data.train, data.validation, data.test)]
+    assert held == [24 * 3 * 16 * 16, 0, 0]
+    assert torch.equal(data.test.batch(range(24))[0], data.train.batch(range(24))[0])
 
 
 def test_an_image_lost_during_the_run_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Decoding: every kind of image becomes the same picture, and broken ones are found."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,38 @@ def test_floating_point_images_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.ones((4, 4), dtype=np.float32)).save(tmp_path / "f.tif")
     with pytest.raises(ValueError, match="range"):
         decode_image(tmp_path / "f.tif", 4)
+    with pytest.raises(ValueError, match="range"):
+        check_image(tmp_path / "f.tif")
+
+
+def test_the_first_frame_counts(tmp_path: Path) -> None:
+    upside_down = halves().rotate(180)
+    for name in ("frames.gif", "frames.png", "frames.tif"):
+        halves("P").save(tmp_path / name, save_all=True, append_images=[upside_down])
+        assert_halves(decode_image(tmp_path / name, 16))
+
+
+def test_names_that_are_no_utf8_can_be_printed(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    path.write_bytes(b"")
+    (broken,) = decode_all([path], 8, None, lambda count: None)
+    assert broken.name.encode().endswith("caf\N{REPLACEMENT CHARACTER}.png".encode())
+
+
+@pytest.mark.parametrize("width_height", [(1100, 900), (1301, 515), (64, 64)])
+def test_large_jpegs_are_decoded_at_a_fraction_and_look_the_same(
+    tmp_path: Path, width_height: tuple[int, int]
+) -> None:
+    """Against decoding the whole image, on shapes without detail finer than the result's."""
+    random = np.random.default_rng(0)
+    coarse = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    path = tmp_path / "large.jpg"
+    coarse.resize(width_height, Image.Resampling.BICUBIC).save(path, quality=95, subsampling=0)
+    with Image.open(path) as whole:
+        expected = decode_image(whole.convert("RGB"), 32)
+    difference = decode_image(path, 32).astype(int) - expected
+    assert np.abs(difference).mean() < 1.0
+    assert np.abs(difference).max() <= 4
 
 
 def test_grey_arrays_become_three_equal_channels() -> None:
@@ -106,6 +139,7 @@ def test_decode_all_finds_the_broken_ones_and_keeps_the_rest_in_place(tmp_path: 
     assert broken[0].name == str(items[5])
     assert "known format" in broken[0].reason
     assert "truncated" in broken[1].reason.lower()
+    assert broken[2].reason == "the file is empty"
     assert sum(done) == 300
     good = np.setdiff1d(np.arange(300), [5, 260, 270])
     np.testing.assert_allclose(out[good, 0, 4, 4], good % 256, atol=2)  # JPEG is not exact

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from compress_export.data import calibration_indices, stratified_split
+from compress_export.data.balance import remarks
 from compressor.errors import InputError
 
 labels_of_any_kind = arrays(np.int64, st.integers(1, 200), elements=st.integers(0, 6))
@@ -85,3 +86,23 @@ def test_calibration_is_repeatable_and_seeded() -> None:
 def test_calibration_needs_samples() -> None:
     with pytest.raises(InputError, match="at least one"):
         calibration_indices(np.zeros(5, dtype=np.int64), 0, seed=0)
+
+
+def test_unequal_classes_are_told_with_their_counts() -> None:
+    enough = np.zeros(100, dtype=np.int64)
+    equal = np.repeat([0, 1, 2], [100, 50, 10])
+    assert remarks(["cat", "dog", "emu"], equal[1:], enough) == ()
+    (line,) = remarks(["cat", "dog", "emu"], equal, enough)
+    assert line.endswith("training images: cat 100, dog 50, emu 10")
+    many = np.repeat(np.arange(20), np.arange(1, 21))
+    (line,) = remarks([f"c{i}" for i in range(20)], many, enough)
+    assert line.endswith(
+        "c19 20, c18 19, c17 18, c16 17, c15 16, ..., c4 5, c3 4, c2 3, c1 2, c0 1"
+    )
+
+
+def test_few_test_images_are_told() -> None:
+    labels = np.arange(100) % 2
+    assert remarks(["cat", "dog"], labels, labels) == ()
+    (line,) = remarks(["cat", "dog"], labels, labels[:8])
+    assert line == "there are only 8 test images: each is 12.5 points of top-1"
