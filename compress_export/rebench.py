@@ -59,6 +59,7 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
             "stages": options.stages,
             "threads": options.threads,
             "latency_runs": options.latency_runs,
+            "require_measured": options.require_measured,
         }
     )
     exports = Exports(task, board, board.formats, board.target_precision, log.say)
