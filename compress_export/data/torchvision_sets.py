@@ -45,6 +45,9 @@ def open_torchvision(name: str, root: Path, seed: int) -> RawData:
 
     constructor = getattr(datasets, name)
     parameters = inspect.signature(constructor).parameters
+    _refuse_unfillable(name, parameters)
+    if not root.is_dir():  # some datasets would make it
+        raise _not_found(constructor, root, "there is no such folder")
     options: dict[str, Any] = {"root": str(root)}
     if "download" in parameters:
         options["download"] = False
@@ -68,16 +71,39 @@ def _open(constructor: Any, attempts: list[dict[str, Any]]) -> Any:
             return constructor(**options)
         except ValueError as error:
             problem = problem or first_line(error)
+        except ImportError as error:
+            raise InputError(f"data {name!r}: {first_line(error)}; install that package") from error
         except Exception as error:
-            root = options["root"]
-            raise InputError(
-                f"data {name!r}: not found under {root} ({first_line(error)}); name the folder "
-                "that holds it with --data-root, or fetch it once with torchvision.datasets."
-                f"{name}({root!r}, download=True)"
-            ) from error
-    raise InputError(
-        f"data {name!r}: this dataset can't be opened by name ({problem}); write a function that "
+            raise _not_found(constructor, Path(options["root"]), first_line(error)) from error
+    raise _not_by_name(name, problem)
+
+
+def _refuse_unfillable(name: str, parameters: Mapping[str, inspect.Parameter]) -> None:
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    needed = [
+        p.name
+        for p in parameters.values()
+        if p.default is p.empty and p.kind not in variable and p.name not in ("root", "split")
+    ]
+    if needed:
+        raise _not_by_name(name, f"it needs {', '.join(needed)}, too")
+
+
+def _not_by_name(name: str, why: str) -> InputError:
+    return InputError(
+        f"data {name!r}: this dataset can't be opened by name ({why}); write a function that "
         "returns its arrays and name it as package.module:function"
+    )
+
+
+def _not_found(constructor: Any, root: Path, why: str) -> InputError:
+    name = constructor.__name__
+    fetch = ""
+    if "download" in inspect.signature(constructor).parameters:
+        fetch = f", or fetch it once with torchvision.datasets.{name}({str(root)!r}, download=True)"
+    return InputError(
+        f"data {name!r}: not found under {root} ({why.rstrip('.')}); name the folder that holds it "
+        f"with --data-root{fetch}"
     )
 
 
@@ -121,7 +147,9 @@ def _labels(name: str, dataset: Any) -> NDArray[np.int64]:
         if held is not None and len(held) == len(dataset):
             break
     else:
-        held = list(_labels_one_by_one(dataset))
+        held = [label for _, label in getattr(dataset, "_samples", ())]
+        if len(held) != len(dataset):
+            held = list(_labels_one_by_one(dataset))
     try:
         labels = np.asarray(held)
     except ValueError:  # lists of different lengths
@@ -139,7 +167,7 @@ def _labels_one_by_one(dataset: Any) -> Iterator[Any]:
 
 
 def _class_names(dataset: Any, labels: NDArray[np.int64]) -> tuple[str, ...]:
-    names = getattr(dataset, "classes", None)
+    names = getattr(dataset, "classes", None) or getattr(dataset, "categories", None)
     if names is None:
         return tuple(str(label) for label in range(int(labels.max()) + 1))
     return tuple(name[0] if isinstance(name, tuple) else str(name) for name in names)

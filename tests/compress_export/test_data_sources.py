@@ -211,6 +211,9 @@ def test_a_few_images_per_class_reach_every_part(tmp_path: Path, count: int) -> 
         ("digit", "did you mean digits"),
         ("CIFAR10", "--data-root"),
         ("VOCSegmentation", "can't be opened by name|not found"),
+        ("Caltech101", "not found under data .there is no such folder.; .*--data-root"),
+        ("CocoDetection", "can't be opened by name .it needs annFile, too.; write a function"),
+        ("pictures.csv", "no such file"),
     ],
 )
 def test_unknown_data(
@@ -267,6 +270,17 @@ def test_torchvision_dataset_without_parts(tmp_path: Path) -> None:
     assert data.classes == ("Forest", "River")
     assert (len(data.train), len(data.validation), len(data.test)) == (14, 2, 4)
     assert keys(data, "train").isdisjoint(keys(data, "test"))
+
+
+def test_torchvision_dataset_with_splits(tmp_path: Path) -> None:
+    """RenderedSST2 has three parts and keeps its labels beside the paths."""
+    for split, count in (("train", 10), ("valid", 2), ("test", 3)):
+        make_tree(tmp_path / "rendered-sst2" / split, {"": count}, classes=("negative", "positive"))
+    data = load("renderedsst2", data_root=tmp_path)
+    assert data.classes == ("negative", "positive")
+    assert (len(data.train), len(data.validation), len(data.test)) == (18, 2, 6)
+    assert not data.flip_allowed
+    assert {b for b, _ in keys(data, "test")} == {50, 150}
 
 
 USER_DATA = """
