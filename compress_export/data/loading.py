@@ -50,6 +50,8 @@ class ImageData:
 
     @property
     def remarks(self) -> tuple[str, ...]:
+        if not are_classes(self.train.labels):
+            return ()
         return remarks(self.classes, self.train.labels, self.test.labels)
 
 
