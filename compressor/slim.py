@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compressor.cut import cut_tensor, follow_layer, follow_norm, set_count
 from compressor.graph import ChannelGraph, Keep, kept_indices
 from compressor.graph.channel_graph import BranchEnd, Classes
 from compressor.placeholders import Constant, Nothing, Window
@@ -42,15 +42,16 @@ def slim(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
         module = slimmed.get_submodule(cut.module)
         if isinstance(module, Constant) and cut.tensor != "value":
             if (cut.tensor, cut.axis) == ("weight", 0):
-                _cut(module, "value", 1, kept_indices(cut.classes, keep))
+                cut_tensor(module, "value", 1, kept_indices(cut.classes, keep))
         elif not isinstance(module, (Nothing, nn.Identity)):
-            _cut(module, cut.tensor, cut.axis, kept_indices(cut.classes, keep))
+            cut_tensor(module, cut.tensor, cut.axis, kept_indices(cut.classes, keep))
     for layer in graph.layers:
-        _follow(slimmed.get_submodule(layer.module), layer.depthwise)
+        follow_layer(slimmed.get_submodule(layer.module), layer.depthwise)
     for count in graph.counts:
         kept = len(kept_indices(count.classes, keep))
-        setattr(slimmed.get_submodule(count.module), count.attribute, kept)
-    _follow_norms(slimmed)
+        set_count(slimmed.get_submodule(count.module), count.attribute, kept)
+    for module in slimmed.modules():
+        follow_norm(module)
     return slimmed
 
 
@@ -122,40 +123,3 @@ def _replace_end(model: nn.Module, name: str, end: BranchEnd) -> None:
         norm.train(was_training)
         _replace(model, norm_name, nn.Identity())
     _replace(model, name, Constant(value, Window.of(layer), end.added_in_place))
-
-
-def _cut(module: nn.Module, tensor: str, axis: int, kept: np.ndarray) -> None:
-    old = getattr(module, tensor)
-    if len(kept) == old.shape[axis]:
-        return
-    new = old.detach().index_select(axis, torch.from_numpy(kept).to(old.device)).clone()
-    if isinstance(old, nn.Parameter):
-        setattr(module, tensor, nn.Parameter(new, requires_grad=old.requires_grad))
-    else:
-        setattr(module, tensor, new)
-
-
-def _follow(module: nn.Module, depthwise: bool) -> None:
-    """Let a layer's integer attributes say what its weight says."""
-    if isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, nn.modules.conv._ConvTransposeNd):
-        module.in_channels, module.out_channels = module.weight.shape[:2]
-    elif isinstance(module, nn.modules.conv._ConvNd):
-        multiplier = module.out_channels // module.in_channels if depthwise else 1
-        module.out_channels = module.weight.shape[0]
-        if depthwise:
-            module.groups = module.out_channels // multiplier
-        module.in_channels = module.weight.shape[1] * module.groups
-
-
-def _follow_norms(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.PReLU):
-            module.num_parameters = module.weight.numel()
-        elif isinstance(
-            module, (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
-        ):
-            source = module.running_mean if module.running_mean is not None else module.weight
-            if source is not None:
-                module.num_features = source.numel()

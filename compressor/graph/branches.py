@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import operator
 from collections import defaultdict
 from dataclasses import dataclass
 
 from torch import fx, nn
 
 from compressor.graph.channel_graph import FIXED_CLASS, BranchEnd, Consumer, Layer
-from compressor.graph.function_rules import function_name, keeps_channels_apart
+from compressor.graph.function_rules import keeps_channels_apart
+from compressor.graph.interpreter import function_name
 from compressor.graph.recorder import Recorder
 from compressor.models.layers import ChannelPad
 
 _ADDITIONS = frozenset({"add", "iadd"})
-# Symbolic tracing writes `a += b` down as `a + b`.
-_MAYBE_IN_PLACE = (operator.add, operator.iadd, "add_")
+_IN_PLACE = ("add_", "__iadd__")
 _HANDS_ON = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 
@@ -84,12 +83,12 @@ def _addition_after(recorder: Recorder, module: str) -> tuple[fx.Node | None, Br
     while node is not None and len(node.users) == 1:
         branch, (node,) = node, node.users
         if _is_addition(node):
-            in_place = node.target in _MAYBE_IN_PLACE and node.args[0] is branch
+            in_place = _is_in_place(node) and node.args[0] is branch
             others = [operand for operand in node.all_input_nodes if operand is not branch]
             # The constant broadcasts, so the other operand must have the full size.
             whole = len(others) == 1 and recorder.shapes.get(others[0]) == recorder.shapes[node]
             return (node if whole else None), BranchEnd(tuple(norms), in_place)
-        behind = _module_of(node)
+        behind = _module_of(recorder, node)
         if isinstance(behind, nn.modules.batchnorm._BatchNorm):
             norms.append(str(node.target))
             if len(recorder.calls[norms[-1]]) > 1:
@@ -100,13 +99,15 @@ def _addition_after(recorder: Recorder, module: str) -> tuple[fx.Node | None, Br
 
 
 def _is_addition(node: fx.Node) -> bool:
-    return node.op in ("call_function", "call_method") and function_name(node) in _ADDITIONS
+    return node.op == "call_function" and function_name(node.target) in _ADDITIONS
 
 
-def _module_of(node: fx.Node) -> nn.Module | None:
-    if node.op != "call_module" or node.graph.owning_module is None:
-        return None
-    return node.graph.owning_module.get_submodule(str(node.target))
+def _is_in_place(node: fx.Node) -> bool:
+    return getattr(node.target, "__name__", "") in _IN_PLACE
+
+
+def _module_of(recorder: Recorder, node: fx.Node) -> nn.Module | None:
+    return recorder.modules[str(node.target)] if node.op == "call_module" else None
 
 
 def _hands_on(module: nn.Module | None) -> bool:
@@ -132,7 +133,7 @@ def _readers_of(numbers: set[int], readers: dict[int, set[str]]) -> set[str]:
 def _works_on_one_channel(recorder: Recorder, reader: str) -> bool:
     """Return whether all operators before a reader also take the one channel of `Nothing`."""
     waiting, seen = list(recorder.calls[reader]), set()
-    module = _module_of(waiting[0])
+    module = _module_of(recorder, waiting[0])
     if isinstance(module, nn.modules.conv._ConvTransposeNd):
         return False
     while waiting:
@@ -151,12 +152,12 @@ def _works_on_one_channel(recorder: Recorder, reader: str) -> bool:
 
 def _takes_one_channel(recorder: Recorder, node: fx.Node) -> bool:
     if node.op == "call_module":
-        module = _module_of(node)
+        module = _module_of(recorder, node)
         refused = (nn.ChannelShuffle, ChannelPad, nn.modules.conv._ConvTransposeNd)
         return not isinstance(module, refused)
-    if node.op not in ("call_function", "call_method"):
+    if node.op != "call_function":
         return False  # a free parameter keeps its channels
-    name = function_name(node)
+    name = function_name(node.target)
     if name in ("view", "reshape"):
         # (N, C) <-> (N, C, 1, 1), as gates have it
         shapes = [recorder.shapes[node], recorder.shapes[node.all_input_nodes[0]]]

@@ -22,46 +22,64 @@ from compressor.graph.channel_graph import (
     Group,
     Layer,
 )
-from compressor.graph.interpreter import LabelInterpreter, LeafTracer
+from compressor.graph.interpreter import LabelInterpreter
 from compressor.graph.labels import FIXED
 from compressor.graph.recorder import Recorder
+from compressor.graph.trace import NotFollowed, Trace
 from compressor.modes import eval_mode
+from compressor.user_code import first_line
 
 
 class TraceError(ValueError):
-    """The network's forward can't be traced symbolically."""
+    """The network can't be run on the example."""
 
 
 def channel_graph(model: nn.Module, example: Tensor) -> ChannelGraph:
     """Find which channels of a network must live or die together.
 
-    The model is traced and run once in eval mode; it is left as it was.
+    The model is run once in eval mode; it is left as it was. What isn't understood keeps its
+    channels, with the reason in `ChannelGraph.fixed`.
 
     Args:
-        model: a network of which `torch.fx` can follow the forward in eval mode.
+        model: a network; anything that runs will do.
         example: one input image, shape (1, C, H, W); the values don't matter.
 
     Raises:
-        TraceError: the forward depends on tensor values in a way that can't be traced.
+        TraceError: the network fails on the example.
     """
-    recorder = Recorder()
+    opaque: dict[type[nn.Module], str] = {}
     # Running it in train mode would move the statistics of its batch norms.
     with eval_mode(model), torch.no_grad():
-        traced = _trace(model)
-        LabelInterpreter(traced, recorder).run(example)
-    return _in_classes(recorder, traced)
+        while True:
+            recorder = Recorder()
+            trace = Trace(model, LabelInterpreter(model, recorder), opaque)
+            try:
+                trace.run(example)
+                break
+            except NotFollowed as found:
+                opaque[type(found.module)] = found.reason
+            except Exception as error:
+                module = trace.innermost()
+                _check_that_it_runs(model, example)
+                if type(module) in opaque:
+                    raise
+                opaque[type(module)] = f"following it failed with {type(error).__name__}"
+    recorder.settle()
+    return _in_classes(recorder, trace.graph)
 
 
-def _trace(model: nn.Module) -> fx.GraphModule:
+def _check_that_it_runs(model: nn.Module, example: Tensor) -> None:
     try:
-        return fx.GraphModule(model, LeafTracer().trace(model))
-    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        model(example)
+    except Exception as error:
+        shape = tuple(example.shape)
         raise TraceError(
-            f"{type(model).__name__} can't be traced: {str(error).splitlines()[0]}"
+            f"{type(model).__name__} can't be run on an input of shape {shape}: "
+            f"{type(error).__name__}: {first_line(error)}"
         ) from error
 
 
-def _in_classes(recorder: Recorder, traced: fx.GraphModule) -> ChannelGraph:
+def _in_classes(recorder: Recorder, graph: fx.Graph) -> ChannelGraph:
     number_of = _number_classes(recorder)
 
     def classes(labels: Tensor) -> Classes:
@@ -97,12 +115,26 @@ def _in_classes(recorder: Recorder, traced: fx.GraphModule) -> ChannelGraph:
         ),
         consumers=consumers,
         layers=layers,
-        feature_maps=_feature_maps(recorder, traced, classes),
+        feature_maps=_feature_maps(recorder, graph, classes),
         groups=_groups(len(number_of), slices, layers, branches.removable_classes),
         branch_ends=branches.ends,
         swallowed=branches.swallowed,
+        norm_behind=_norm_behind(recorder),
         fixed=dict(recorder.fixed),
     )
+
+
+def _norm_behind(recorder: Recorder) -> dict[str, str]:
+    found = {}
+    for name, calls in recorder.calls.items():
+        if len(calls) != 1 or len(calls[0].users) != 1:
+            continue
+        (user,) = calls[0].users
+        norm = recorder.modules.get(str(user.target)) if user.op == "call_module" else None
+        once = norm is not None and len(recorder.calls[str(user.target)]) == 1
+        if once and isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.track_running_stats:
+            found[name] = str(user.target)
+    return found
 
 
 def _number_classes(recorder: Recorder) -> dict[int, int]:
@@ -153,9 +185,9 @@ def _groups(
 
 
 def _feature_maps(
-    recorder: Recorder, traced: fx.GraphModule, classes: Callable[[Tensor], Classes]
+    recorder: Recorder, graph: fx.Graph, classes: Callable[[Tensor], Classes]
 ) -> tuple[FeatureMap, ...]:
-    order = {node: index for index, node in enumerate(traced.graph.nodes)}
+    order = {node: index for index, node in enumerate(graph.nodes)}
     last_use = {
         node: max((order[user] for user in node.users), default=order[node]) for node in order
     }

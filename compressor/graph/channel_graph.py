@@ -184,6 +184,7 @@ class ChannelGraph:
         groups: partition of the classes.
         branch_ends: consumers whose output becomes a constant when their branch is empty.
         swallowed: consumers that vanish with the empty group they gate (squeeze and excitation).
+        norm_behind: layer -> the batch norm with statistics that alone reads it, both called once.
         fixed: module or operation name -> why its channels are not pruned.
     """
 
@@ -196,6 +197,7 @@ class ChannelGraph:
     groups: tuple[Group, ...]
     branch_ends: dict[str, BranchEnd]
     swallowed: frozenset[str]
+    norm_behind: dict[str, str]
     fixed: dict[str, str]
 
     def all_kept(self) -> Keep:

@@ -1,9 +1,8 @@
 """What each function or tensor method does to channel labels.
 
-Operators that only move numbers (view, transpose, cat, ...) are *executed on the labels*, which
-finds every coupling. Their constants must still hold once channels are gone: a view that splits the
-channels ties partners, a literal width fixes them. An operator that no table knows fixes what it
-reads.
+Operators that only move numbers (transpose, cat, ...) are *executed on the labels*, which finds
+every coupling. Operators with numbers in their arguments are in `size_rules`. An operator that no
+table knows fixes what it reads.
 """
 
 from __future__ import annotations
@@ -14,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from compressor.graph.interpreter import LabelInterpreter, fixed_like
+from compressor.graph.interpreter import LabelInterpreter, fixed_like, function_name
 from compressor.graph.labels import align, joint_shape, narrow, varying_axes
 from compressor.graph.module_rules import labels_of_module
+from compressor.graph.replay import argument, replay
+from compressor.graph.size_rules import SIZE_RULES
 
 FunctionRule = Callable[[LabelInterpreter, fx.Node, Any], Any]
 
@@ -28,36 +29,33 @@ def labels_of_node(run: LabelInterpreter, node: fx.Node, result: Any) -> Any:
     if node.op == "get_attr":
         return _free_parameter(run, node, result)
     if node.op == "output":
-        return run.fix_all(node, result, "output", "the network's output")
+        return run.fix_all(node, result, "the network's output")
     if node.op == "call_module":
         return labels_of_module(run, node, result)
-    if node in run.scalars or not run.input_labels(node):
-        return fixed_like(result)
-    name = function_name(node)
-    rule = _RULES.get(name)
+    name = function_name(node.target)
+    rule = SIZE_RULES.get(name)
     if rule is None:
-        return run.fix_all(node, result, name, f"operator '{name}' is not understood")
+        for source in node.all_input_nodes:
+            run.spoil(source, f"'{name}' computes with a number of channels")
+        if not run.input_labels(node):
+            return fixed_like(result)
+        rule = _RULES.get(name)
+    if rule is None:
+        return run.fix_all(node, result, f"operator '{name}' is not understood")
     try:
         return rule(run, node, result)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
         # A known operator in a form that its rule doesn't foresee: never a reason to refuse a net.
-        return run.fix_all(node, result, node.name, f"this use of '{name}' is not understood")
+        return run.fix_all(node, result, f"this use of '{name}' is not understood")
 
 
-def function_name(node: fx.Node) -> str:
-    """Return the name of a node's function or method, in place or not."""
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
-    return name.rstrip("_")  # add_ and add mean the same to labels
-
-
-def _free_parameter(run: LabelInterpreter, node: fx.Node, value: Any) -> Any:
+def _free_parameter(run: LabelInterpreter, node: fx.Node, value: Tensor) -> Any:
     """Layer scales and other parameters that `forward` uses by name are sliced like the rest."""
-    if not isinstance(value, Tensor):
-        return None
     wide = [axis for axis, size in enumerate(value.shape) if size > 1]
-    if len(wide) != 1:
-        return fixed_like(value)
     module, _, tensor = str(node.target).rpartition(".")
+    owner = run.model.get_submodule(module)
+    if len(wide) != 1 or not (tensor in owner._parameters or tensor in owner._buffers):
+        return fixed_like(value)
     key = (module, tensor, wide[0])
     known = run.recorder.slices.get(key)
     labels = run.space.fresh(value.numel()) if known is None else known
@@ -73,79 +71,30 @@ def _pooling(run: LabelInterpreter, node: fx.Node, result: Any) -> Any:
     return run.pooling(node, result)
 
 
-def _replay(run: LabelInterpreter, node: fx.Node) -> Any:
-    """Call the node's own function on labels in full shape."""
-
-    def value_of(argument: fx.Node) -> Any:
-        return run.scalars[argument] if argument in run.scalars else run.expanded(argument)
-
-    args = fx.node.map_arg(node.args, value_of)
-    kwargs = fx.node.map_arg(node.kwargs, value_of)
-    if node.op == "call_function":
-        return node.target(*args, **kwargs)  # type: ignore[operator]
-    # A view of expanded labels may be impossible where the tensor's own view is not.
-    method = "reshape" if node.target == "view" else str(node.target)
-    return getattr(args[0], method)(*args[1:], **kwargs)
-
-
 def _moved(run: LabelInterpreter, node: fx.Node, result: Any) -> Any:
-    return narrow(_replay(run, node))
-
-
-def _expanded(run: LabelInterpreter, node: fx.Node, result: Tensor) -> Any:
-    (labels,) = run.input_labels(node)
-    wide = {axis + result.dim() - labels.dim() for axis in varying_axes(labels)}
-    if wide & _literal_axes(node, result.dim()):
-        return run.fix_all(node, result, node.name, "a width is written in the code of an expand")
-    return narrow(_replay(run, node))
+    return narrow(replay(run, node))
 
 
 def _squeezed(run: LabelInterpreter, node: fx.Node, result: Tensor) -> Any:
-    if _argument(node, 1, "dim", default=None) is None:
+    if argument(run, node, 1, "dim", default=None) is None:
         # A layer of one kept channel would lose its axis.
-        return run.fix_all(node, result, node.name, "it squeezes whatever has size 1")
-    return narrow(_replay(run, node))
+        return run.fix_all(node, result, "it squeezes whatever has size 1")
+    return narrow(replay(run, node))
 
 
 def _normalized(run: LabelInterpreter, node: fx.Node, result: Tensor) -> Any:
     (labels,) = run.input_labels(node)
-    axis = _argument(node, 2, "dim", default=1) % labels.dim()
+    axis = argument(run, node, 2, "dim", default=1) % labels.dim()
     if axis in varying_axes(labels):
-        return run.fix_all(node, result, node.name, "it normalizes over channels")
+        return run.fix_all(node, result, "it normalizes over channels")
     return labels
-
-
-def _reshaped(run: LabelInterpreter, node: fx.Node, result: Tensor) -> Any:
-    """View and reshape: splitting the channels ties them; literal widths fix them."""
-    before = varying_axes(run.input_labels(node)[0])
-    labels = narrow(_replay(run, node))
-    axes = varying_axes(labels)
-    literal = _literal_axes(node, result.dim())
-    if len(before) == 1 and len(axes) == 2:
-        # One axis must keep its length: the one whose size is written in the code.
-        tied, free = axes if axes[1] not in literal else reversed(axes)
-        first = labels.narrow(tied, 0, 1)
-        run.space.unite(first, labels)
-        labels, axes = first, [free]
-    if len(axes) > 1 or any(axis in literal for axis in axes):
-        return run.fix_all(node, result, node.name, "a width is written in the code of a reshape")
-    return labels
-
-
-def _literal_axes(node: fx.Node, rank: int) -> set[int]:
-    sizes = node.args[1:] or tuple(node.kwargs.values())
-    if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
-        sizes = tuple(sizes[0])
-    if len(sizes) != rank:
-        return set()
-    return {axis for axis, size in enumerate(sizes) if isinstance(size, int) and size > 1}
 
 
 def _concatenated(run: LabelInterpreter, node: fx.Node, result: Tensor) -> Any:
-    axis = _argument(node, 1, "dim", "axis", default=0) % result.dim()
+    axis = argument(run, node, 1, "dim", "axis", default=0) % result.dim()
     sources: Any = node.args[0] if node.args else node.kwargs["tensors"]
     parts = [run.labels[source] for source in sources]
-    widths = [run.shapes[source].sizes[axis] for source in sources]
+    widths = [run.shape(source)[axis] for source in sources]
     flat = [part.narrow(axis, 0, 1) for part in parts]
     shape = list(joint_shape(flat))
     wide = []
@@ -155,67 +104,62 @@ def _concatenated(run: LabelInterpreter, node: fx.Node, result: Tensor) -> Any:
     return narrow(torch.cat(wide, dim=axis))
 
 
-def _chunked(run: LabelInterpreter, node: fx.Node, result: Any) -> Any:
-    """Chunk, split, tensor_split: parts of the channels must stay equally wide."""
-    parts = tuple(narrow(part) for part in _replay(run, node))
-    (labels,) = run.input_labels(node)
-    axis = _argument(node, 2, "dim", "axis", default=0) % labels.dim()
-    if axis not in varying_axes(labels):
-        return parts
-    amount = _argument(node, 1, "chunks", "split_size", "split_size_or_sections", default=None)
-    by_count = function_name(node) == "chunk" or isinstance(amount, fx.Node)
-    if not by_count or len({part.shape[axis] for part in result}) != 1:
-        return run.fix_all(node, result, node.name, "a width is written in the code of a split")
+def _stacked(run: LabelInterpreter, node: fx.Node, result: Tensor) -> Any:
+    """The operands of a stack stand side by side at every position, as those of a sum do."""
+    axis = argument(run, node, 1, "dim", default=0) % result.dim()
+    sources: Any = node.args[0] if node.args else node.kwargs["tensors"]
+    parts = [run.labels[source] for source in sources]
+    united = parts[0].expand(joint_shape(parts))
     for part in parts[1:]:
-        run.space.unite(parts[0], part)
-    return parts
+        run.space.unite(united, part)
+    return united.unsqueeze(axis)
 
 
-def _item(run: LabelInterpreter, node: fx.Node, result: Any) -> Any:
-    source, index = node.args
-    labels = run.labels[source]  # type: ignore[index]
-    if not isinstance(labels, Tensor):
-        return labels[index]
-    entries = index if isinstance(index, tuple) else (index,)
-    touched = {axis for axis, entry in enumerate(entries) if entry != slice(None)}
-    if Ellipsis in entries or None in entries:
-        touched = set(range(labels.dim()))
-    if touched & set(varying_axes(labels)):
-        return run.fix_all(node, result, node.name, "channels are picked by index")
-    return narrow(_replay(run, node))
-
-
-def _padded(run: LabelInterpreter, node: fx.Node, result: Tensor) -> Any:
+def _unbound(run: LabelInterpreter, node: fx.Node, result: Any) -> Any:
     (labels,) = run.input_labels(node)
-    amounts = _argument(node, 1, "pad", default=())
-    last = result.dim() - 1
-    padded = {
-        last - pair for pair in range(len(amounts) // 2) if any(amounts[2 * pair : 2 * pair + 2])
-    }
-    if padded & set(varying_axes(labels)):
-        return run.fix_all(node, result, node.name, "padding of channels is written in the code")
+    axis = argument(run, node, 1, "dim", default=0) % labels.dim()
+    if axis in varying_axes(labels):
+        return run.fix_all(node, result, "channels are picked by index")
+    return tuple(labels.squeeze(axis) for _ in result)
+
+
+def _reduced(run: LabelInterpreter, node: fx.Node, result: Any) -> Any:
+    """Mean, sum, softmax and the like over some axes."""
+    position = 2 if function_name(node.target) == "norm" else 1
+    (labels,) = run.input_labels(node)
+    axes = argument(run, node, position, "dim", "axis", default=None)
+    if axes is None:
+        return run.fix_all(node, result, "it reduces over all channels")
+    over = {axis % labels.dim() for axis in ((axes,) if isinstance(axes, int) else axes)}
+    if over & set(varying_axes(labels)):
+        return run.fix_all(node, result, "it reduces over channels")
+    if isinstance(result, tuple):
+        return tuple(_without(labels, over, part.dim()) for part in result)
+    return _without(labels, over, result.dim())
+
+
+def _without(labels: Tensor, axes: set[int], rank: int) -> Tensor:
+    if rank == labels.dim():
+        return labels
+    kept = [size for axis, size in enumerate(labels.shape) if axis not in axes]
+    return align(labels.reshape(kept), rank)
+
+
+def _rolled(run: LabelInterpreter, node: fx.Node, result: Tensor) -> Any:
+    (labels,) = run.input_labels(node)
+    axes = argument(run, node, 2, "dims", default=None)
+    over = range(labels.dim()) if axes is None else (axes,) if isinstance(axes, int) else axes
+    if {axis % labels.dim() for axis in over} & set(varying_axes(labels)):
+        return run.fix_all(node, result, "it rolls channels")
     return labels
 
 
-def _reduced(run: LabelInterpreter, node: fx.Node, result: Tensor) -> Any:
-    """Mean, sum, softmax and the like over some axes."""
-    (labels,) = run.input_labels(node)
-    axes = _argument(node, 1, "dim", "axis", default=None)
-    if axes is None:
-        return run.fix_all(node, result, node.name, "it reduces over all channels")
-    over = {axis % labels.dim() for axis in ((axes,) if isinstance(axes, int) else axes)}
-    if over & set(varying_axes(labels)):
-        return run.fix_all(node, result, node.name, "it reduces over channels")
-    if result.dim() == labels.dim():
-        return labels
-    kept = [size for axis, size in enumerate(labels.shape) if axis not in over]
-    return align(labels.reshape(kept), result.dim())
-
-
-def _argument(node: fx.Node, position: int, *names: str, default: Any) -> Any:
-    if len(node.args) > position:
-        return node.args[position]
-    return next((node.kwargs[name] for name in names if name in node.kwargs), default)
+def _pixel_shuffled(run: LabelInterpreter, node: fx.Node, result: Tensor) -> Any:
+    """C r^2 channels become C: those that share a plane afterwards live or die together."""
+    shuffled = replay(run, node)  # over one plane stand the labels of its r^2 channels
+    first = shuffled[..., :1, :1]
+    run.space.unite(first, shuffled)
+    return narrow(first)
 
 
 def _table(names: str, rule: FunctionRule) -> dict[str, FunctionRule]:
@@ -224,37 +168,46 @@ def _table(names: str, rule: FunctionRule) -> dict[str, FunctionRule]:
 
 _RULES: dict[str, FunctionRule] = {
     **_table(
-        """add iadd radd sub isub rsub mul imul rmul div truediv itruediv maximum minimum where pow
+        """add iadd radd sub isub rsub mul imul rmul div rdiv truediv itruediv rtruediv maximum
+        minimum where pow rpow addcmul addcdiv lerp masked_fill copy fill zero eq ne lt le gt ge
+        logical_and logical_or logical_not
         relu relu6 leaky_relu elu celu selu gelu silu mish sigmoid logsigmoid hardswish hardsigmoid
-        hardtanh tanh softplus exp log sqrt rsqrt abs neg clamp clip square reciprocal
-        dropout dropout2d feature_dropout stochastic_depth drop_path
-        contiguous clone detach float half to type type_as""",
+        hardtanh tanh softplus softsign exp log log1p sqrt rsqrt abs neg clamp clamp_min clamp_max
+        clip square reciprocal sin cos erf round floor ceil sign nan_to_num
+        dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout stochastic_depth
+        drop_path zeros_like ones_like full_like empty_like rand_like randn_like
+        contiguous clone detach float double half bfloat16 to type type_as data requires_grad""",
         _elementwise,
     ),
     **_table(
-        """max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d
+        """max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d max_pool2d_with_indices
         adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool2d
-        interpolate upsample lp_pool2d""",
+        interpolate upsample lp_pool2d grid_sample""",
         _pooling,
     ),
-    **_table("mean sum amax amin var std softmax log_softmax", _reduced),
     **_table(
-        "flatten transpose permute unsqueeze swapaxes movedim expand_as t flip",
+        """mean sum amax amin var std var_mean std_mean softmax log_softmax norm logsumexp cumsum
+        argmax argmin prod any all""",
+        _reduced,
+    ),
+    **_table(
+        """flatten transpose permute unsqueeze swapaxes swapdims movedim moveaxis expand_as t T mT H
+        flip adjoint""",
         _moved,
     ),
-    "expand": _expanded,
-    "squeeze": _squeezed,
-    "normalize": _normalized,
-    **_table("view reshape unflatten", _reshaped),
+    **_table("stack", _stacked),
+    **_table("unbind", _unbound),
+    **_table("roll", _rolled),
+    **_table("pixel_shuffle", _pixel_shuffled),
+    **_table("pixel_unshuffle", _moved),
+    **_table("squeeze", _squeezed),
+    **_table("normalize", _normalized),
     **_table("cat concat concatenate", _concatenated),
-    **_table("chunk split tensor_split", _chunked),
-    "getitem": _item,
-    "pad": _padded,
 }
 
-_APART = (_elementwise, _pooling, _reduced, _expanded, _squeezed, _normalized)
+_APART = (_elementwise, _pooling, _reduced, _squeezed, _normalized)
 
 
 def keeps_channels_apart(name: str) -> bool:
     """Return whether an operator does the same whatever the number of channels."""
-    return _RULES.get(name) in _APART or name in ("flatten", "unsqueeze", "expand_as")
+    return _RULES.get(name) in _APART or name in ("flatten", "unsqueeze", "expand", "expand_as")

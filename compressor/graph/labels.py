@@ -60,6 +60,10 @@ class LabelSpace:
         for label in labels.unique().tolist():
             self._unite_pair(FIXED, label)
 
+    def all_fixed(self, labels: Tensor) -> bool:
+        """Return whether none of these channels can be dropped."""
+        return all(self.find(label) == FIXED for label in labels.unique().tolist())
+
     def roots(self, labels: Tensor) -> Tensor:
         """Return the representative of every label, same shape."""
         unique, inverse = labels.unique(return_inverse=True)

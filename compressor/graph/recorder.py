@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from torch import Size, Tensor, fx
+from torch import Size, Tensor, fx, nn
 
 from compressor.graph.channel_graph import Geometry
 from compressor.graph.labels import LabelSpace
@@ -39,7 +39,9 @@ class Recorder:
         outputs: node -> (labels, elements of the whole tensor) of tensors that take memory.
         owners: node -> node whose memory it shares (activations in place, views).
         calls: module -> the nodes that call it.
+        modules: name -> module, of those that are one node.
         shapes: node -> shape of the tensor that it makes.
+        spoiled: (module, attribute) of integers that mean more than a number of channels.
         fixed: name -> reason.
     """
 
@@ -51,7 +53,9 @@ class Recorder:
     outputs: dict[fx.Node, tuple[Tensor, int]] = field(default_factory=dict)
     owners: dict[fx.Node, fx.Node] = field(default_factory=dict)
     calls: dict[str, list[fx.Node]] = field(default_factory=dict)
+    modules: dict[str, nn.Module] = field(default_factory=dict)
     shapes: dict[fx.Node, Size] = field(default_factory=dict)
+    spoiled: set[tuple[str, str]] = field(default_factory=set)
     fixed: dict[str, str] = field(default_factory=dict)
 
     def allocate(self, node: fx.Node, labels: Tensor, elements: int) -> None:
@@ -90,7 +94,20 @@ class Recorder:
         else:
             self.consumers[module] = (axis, labels)
 
+    def count(self, module: str, attribute: str, labels: Tensor) -> None:
+        """Note that an attribute is the number of these channels, at every place that reads it."""
+        known = self.counts.setdefault((module, attribute), labels)
+        if known is not labels:
+            self.space.unite(known, labels)
+
     def fix(self, name: str, labels: Tensor, reason: str) -> None:
-        """Fix labels, and remember why for the report."""
-        self.space.fix(labels)
-        self.fixed.setdefault(name, reason)
+        """Fix labels, and remember why for the report, unless they all were fixed before."""
+        if not self.space.all_fixed(labels):
+            self.space.fix(labels)
+            self.fixed.setdefault(name, reason)
+
+    def settle(self) -> None:
+        """Fix the channels that an attribute counts which can't be set: it means something else."""
+        for key in self.spoiled & self.counts.keys():
+            reason = f"the number '{key[1]}' is used for something else, too"
+            self.fix(key[0] or key[1], self.counts[key], reason)

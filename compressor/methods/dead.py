@@ -18,7 +18,6 @@ they are silent or constant; `remove_dead` measures it on images that were not o
 from __future__ import annotations
 
 import copy
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -31,8 +30,6 @@ from torch import Tensor, nn
 
 from compressor.compute import Compute
 from compressor.graph import ChannelGraph, Keep
-from compressor.graph.interpreter import LeafTracer
-from compressor.modes import eval_mode
 from compressor.shrink import Shrinking
 from compressor.slim import slim
 from compressor.training import Images
@@ -103,7 +100,7 @@ def fold_constants(
             only dropped channels count.
     """
     folded = copy.deepcopy(model)
-    norms = _norms_behind(folded)
+    norms = graph.norm_behind
     for consumer in graph.consumers:
         layer: Any = folded.get_submodule(consumer.module)
         if not _foldable(layer, norms.get(consumer.module)):
@@ -137,7 +134,7 @@ class _Reads:
     ) -> None:
         self._graph = graph
         self.lowest, highest = _observe(model, graph, images, compute, batches)
-        norms = _norms_behind(model)
+        norms = graph.norm_behind
         unread, silent, constant = {}, {}, {}
         for name, low in self.lowest.items():
             high, layer = highest[name], model.get_submodule(name)
@@ -230,25 +227,6 @@ def _answer(layer: Any, constants: Tensor) -> Tensor:
     groups = getattr(layer, "groups", 1)
     parts = weight.reshape(groups, -1, weight.shape[1]) @ constants.reshape(groups, -1, 1)
     return parts.flatten()
-
-
-def _norms_behind(model: nn.Module) -> dict[str, str]:
-    """Return layer -> the batch norm with statistics that alone reads it, both called once."""
-    with eval_mode(model):
-        nodes = list(LeafTracer().trace(model).nodes)
-    calls = Counter(str(node.target) for node in nodes if node.op == "call_module")
-    found = {}
-    for node in nodes:
-        if node.op != "call_module" or len(node.users) != 1:
-            continue
-        (user,) = node.users
-        names = str(node.target), str(user.target)
-        if user.op != "call_module" or calls[names[0]] != 1 or calls[names[1]] != 1:
-            continue
-        norm = model.get_submodule(names[1])
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is not None:
-            found[names[0]] = names[1]
-    return found
 
 
 def _difference(

@@ -217,9 +217,10 @@ def test_concatenation_keeps_groups_apart() -> None:
     assert_exact(Wrapped(Dense(), after=16))
 
 
-def test_concatenation_of_a_split_is_never_a_reason_to_refuse() -> None:
+def test_concatenation_of_a_split() -> None:
     graph = graph_of(Wrapped(Call(lambda x: torch.cat(x.chunk(2, 1), 1))))
-    assert graph.fixed.keys() == {"output", "cat"}
+    assert graph.fixed.keys() == {"output"}
+    assert groups_of(graph) == {("first",): 4}  # partners, for chunk needs equal parts
     assert_exact(Wrapped(Call(lambda x: torch.cat(x.chunk(2, 1), 1))))
 
 
@@ -240,7 +241,7 @@ FIXING = {
 @pytest.mark.parametrize("case", FIXING)
 def test_what_is_fixed_is_named(case: str) -> None:
     graph = graph_of(Wrapped(Call(FIXING[case]), after=5 if case == "split" else 8))
-    assert any(name.startswith(case.split("_")[0]) for name in graph.fixed), graph.fixed
+    assert f"body.{case.split('_')[0]}" in graph.fixed, graph.fixed
     assert graph.class_count == 0
     assert all(graph.fixed.values())
 
@@ -456,13 +457,9 @@ def test_slim_refuses_what_would_be_empty() -> None:
         check_keep(graph, keep[:-1])
 
 
-def test_untraceable_network_is_named() -> None:
-    class Branching(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x if x.sum() > 0 else -x
-
-    with pytest.raises(TraceError, match="Branching can't be traced"):
-        graph_of(Branching())
+def test_network_that_fails_is_named() -> None:
+    with pytest.raises(TraceError, match=r"TinyResNet can't be run on .*\(1, 5, 8, 8\)"):
+        channel_graph(TinyResNet(), torch.randn(1, 5, 8, 8))
 
 
 @pytest.mark.parametrize(
