@@ -5,17 +5,19 @@
 The same training runs on batches that lie ready, on JPEG files that were decoded once into memory,
 on JPEG files that are decoded anew in every epoch (as sets are that don't fit into memory), and on
 arrays, all with shifting and mirroring. A few steps of each alternate in one process, so that other
-work on the machine hits all of them. Two figures tell what the images cost:
+work on the machine hits all of them. Three figures tell what the images cost:
 
 - waiting: the share of the time between two steps that the training waits for the next batch;
 - slower: how much longer a step takes than one on batches that lie ready, which also holds what
-  decoding takes from the cores while the network trains.
+  decoding takes from the cores while the network trains;
+- work: how much more processor time a step takes, which other programs disturb the least.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -32,6 +34,7 @@ from torch import nn
 from compress_export.data import ImageSet, Preprocessing, train_batches
 from compress_export.data.image_set import MAX_MEMORY_BYTES, read_image_set
 from compressor.models import build_model
+from runtime_bench import host_facts
 
 RESULTS = Path(__file__).parent / "results"
 NETWORK, SIZE, CLASSES = "mobilenet_v2", 224, 10
@@ -50,6 +53,7 @@ class Source:
         batches: makes the batches of an epoch.
         load_ms_per_image: to decode or check the images before the training.
         wait_s, total_s: of every block of steps, waiting and altogether.
+        work_s: processor time of all threads, of every block of steps.
     """
 
     name: str
@@ -57,6 +61,7 @@ class Source:
     load_ms_per_image: float = 0.0
     wait_s: list[float] = field(default_factory=list)
     total_s: list[float] = field(default_factory=list)
+    work_s: list[float] = field(default_factory=list)
 
 
 def main() -> None:
@@ -81,6 +86,8 @@ def main() -> None:
     found = {
         "threads": arguments.threads,
         "torch": torch.__version__,
+        "host": host_facts().to_json(),
+        "load_average": [round(load, 1) for load in os.getloadavg()],
         "batch": arguments.batch,
         "jpeg": [arguments.width, arguments.width * 3 // 4],
         "rows": [row_of(source, sources[0], arguments.steps) for source in sources],
@@ -150,7 +157,7 @@ def run_block(source: Source, train: Trainer, steps: int) -> None:
     """Time some steps; the first one is not timed, nobody has fetched its batch ahead."""
     batches = source.batches(len(source.wait_s))
     train(*next(batches))
-    waited, start = 0.0, time.perf_counter()
+    waited, start, worked = 0.0, time.perf_counter(), time.process_time()
     for _ in range(steps):
         before = time.perf_counter()
         batch = next(batches)
@@ -158,20 +165,24 @@ def run_block(source: Source, train: Trainer, steps: int) -> None:
         train(*batch)
     source.wait_s.append(waited)
     source.total_s.append(time.perf_counter() - start)
+    source.work_s.append(time.process_time() - worked)
     if close := getattr(batches, "close", None):
         close()
 
 
 def row_of(source: Source, ready: Source, steps: int) -> dict[str, Any]:
-    """Medians over the blocks; `slower` compares each block with the ready one of its turn."""
-    waiting = [w / t for w, t in zip(source.wait_s, source.total_s, strict=True)]
-    slower = [t / r - 1 for t, r in zip(source.total_s, ready.total_s, strict=True)]
+    """Medians over the blocks; each block is compared with the ready one of its turn."""
+
+    def ratio(values: list[float], references: list[float]) -> float:
+        return statistics.median(v / r for v, r in zip(values, references, strict=True))
+
     return {
         "source": source.name,
         "load_ms_per_image": source.load_ms_per_image,
         "step_ms": statistics.median(source.total_s) * 1e3 / steps,
-        "wait_share": statistics.median(waiting),
-        "slower_share": statistics.median(slower),
+        "wait_share": ratio(source.wait_s, source.total_s),
+        "slower_share": ratio(source.total_s, ready.total_s) - 1,
+        "work_share": ratio(source.work_s, ready.work_s) - 1,
     }
 
 
@@ -181,16 +192,17 @@ def table(found: dict[str, Any]) -> str:
     lines = [
         "# What a training step spends on its images\n",
         f"{NETWORK} at {SIZE} pixels, batch {found['batch']}, {found['threads']} threads, torch "
-        f"{found['torch']}, JPEG files of {width} x {height}, medians. "
-        "`python benchmarks/bench_loading.py`\n",
+        f"{found['torch']}, JPEG files of {width} x {height}, medians, load average "
+        f"{found['load_average'][0]}. `python benchmarks/bench_loading.py`\n",
         f"At most {ALLOWED_SHARE:.0%} of a step may be waiting.\n",
-        "| images | before the training, ms each | step ms | waiting % | slower % |",
-        "|---|---:|---:|---:|---:|",
+        "| images | before the training, ms each | step ms | waiting % | slower % | work % |",
+        "|---|---:|---:|---:|---:|---:|",
     ]
     for row in found["rows"]:
         lines.append(
             f"| {row['source']} | {row['load_ms_per_image']:.2f} | {row['step_ms']:.0f} | "
-            f"{100 * row['wait_share']:.1f} | {100 * row['slower_share']:.1f} |"
+            f"{100 * row['wait_share']:.1f} | {100 * row['slower_share']:.1f} | "
+            f"{100 * row['work_share']:.1f} |"
         )
     return "\n".join(lines) + "\n"
 
