@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from compress_export.data import ImageData, load_data
+from compress_export.data.folders import open_folder
 from compressor.errors import InputError
 
 
@@ -113,6 +114,33 @@ def test_images_at_any_depth_and_in_capitals_but_no_hidden_files(tmp_path: Path)
     data = load(tmp_path)
     assert data.classes == ("cat", "dog")
     assert len(data.train) + len(data.validation) + len(data.test) == 25
+
+
+def test_a_stranger_s_folder_is_read_as_torchvision_reads_it(tmp_path: Path) -> None:
+    """Odd names, sizes and kinds of images, nested folders, one file cut off."""
+    from torchvision.datasets import ImageFolder
+
+    kinds = [("RGB", "JPG"), ("L", "png"), ("RGBA", "PNG"), ("P", "bmp"), ("CMYK", "jpeg")]
+    noise = np.random.default_rng(0)
+    for name in ("Käse & Brot", "ship [b]", "猫"):
+        (tmp_path / name / "more (1)").mkdir(parents=True)
+        for i in range(40):
+            mode, suffix = kinds[i % len(kinds)]
+            pixels = noise.integers(0, 256, (*noise.integers(3, 40, 2), 3), dtype=np.uint8)
+            folder = tmp_path / name / ("more (1)" if i % 3 else "")
+            Image.fromarray(pixels).convert(mode).save(folder / f"é {i}'s.{suffix}")
+    cut = tmp_path / "猫" / "é 0's.JPG"
+    cut.write_bytes(cut.read_bytes()[:-9])
+    raw = open_folder(tmp_path, seed=0)
+    pairs = {
+        str(path): label
+        for part in (raw.train, raw.test)
+        for path, label in zip(part.images, part.labels, strict=True)
+    }
+    assert pairs == dict(ImageFolder(str(tmp_path)).samples)
+    data = load(tmp_path)
+    assert data.skipped == (str(cut),)
+    assert len(data.train) + len(data.validation) + len(data.test) == 119
 
 
 def test_progress_counts_every_image_once(tmp_path: Path) -> None:
