@@ -81,6 +81,19 @@ def test_a_folder_of_npy_files_is_mapped_and_not_read(tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.test.read(np.arange(6)), images(6, shape=(3, 8, 8)))
 
 
+def test_arrays_beyond_the_memory_are_read_batch_by_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "x.npy", images(20))
+    np.save(tmp_path / "y.npy", numbers(20))
+    held = load(tmp_path)
+    monkeypatch.setattr("compress_export.data.loading.MAX_MEMORY_BYTES", 0)
+    mapped = load(tmp_path)
+    assert held.train.held_bytes > mapped.train.held_bytes == 0
+    order = np.array([3, 0, 5])
+    np.testing.assert_array_equal(mapped.train.read(order), held.train.read(order))
+
+
 class Payload:
     """Unpickling this would be seen."""
 
