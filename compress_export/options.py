@@ -59,6 +59,20 @@ def _expand(value: object) -> object:
     return Path(value).expanduser() if isinstance(value, str | Path) else value
 
 
+def _spec(value: object) -> object:
+    """A function stands for its name, by which it is found again; text is the name itself."""
+    if not callable(value):
+        return value
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", "")
+    if module in (None, "__main__") or not name.isidentifier():
+        raise ValueError(
+            "a function has to stand in a module that can be imported, under a name of its own: "
+            "saved networks are built by calling it again"
+        )
+    return f"{module}:{name}"
+
+
+Spec = Annotated[str, BeforeValidator(_spec)]
 UserPath = Annotated[Path, BeforeValidator(_expand)]
 Triple = Annotated[tuple[float, float, float], BeforeValidator(_triple)]
 SizeBytes = Annotated[
@@ -82,13 +96,13 @@ class JobOptions(BaseModel):
 
     # What to compress, and for which board
     board: str = Field(min_length=1)
-    model: str = Field("resnet20", min_length=1)
+    model: Spec = Field("resnet20", min_length=1)
     weights: UserPath | None = None
-    loss: str | None = Field(None, min_length=1)
-    metric: str | None = Field(None, min_length=1)
+    loss: Spec | None = Field(None, min_length=1)
+    metric: Spec | None = Field(None, min_length=1)
 
     # Images
-    data: str = Field("digits", min_length=1)
+    data: Spec = Field("digits", min_length=1)
     data_root: UserPath | None = None
     input_size: int | None = Field(None, ge=8, le=1024)
     mean: Triple | None = None
@@ -116,7 +130,7 @@ class JobOptions(BaseModel):
     weight_decay: float | None = Field(None, ge=0, lt=1)
     distill: Literal["logits", "features", "none"] = "logits"
     teacher: UserPath | None = None
-    teacher_model: str | None = Field(None, min_length=1)
+    teacher_model: Spec | None = Field(None, min_length=1)
 
     # What comes out
     stages: Annotated[tuple[Stage, ...], BeforeValidator(_split)] = STAGES
