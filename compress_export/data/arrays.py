@@ -61,7 +61,8 @@ def _open(path: Path, stack: ExitStack) -> Mapping[str, Any]:
     """Name -> array; nothing pickled is loaded."""
     try:
         if path.is_dir():
-            return {p.stem: np.load(p, mmap_mode="r") for p in sorted(path.glob("*.npy"))}
+            ours = [p for p in path.glob("*.npy") if p.stem in _NAMES or p.stem == _CLASSES]
+            return {p.stem: np.load(p, mmap_mode="r") for p in ours}
         loaded = np.load(path)
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"data {path}: no arrays can be read ({first_line(error)})") from error
@@ -81,7 +82,7 @@ def _read(source: str, held: Mapping[str, Any]) -> tuple[dict[Part, Pair], tuple
         chosen = {"whole": chosen["whole"]}
     try:
         pairs = {part: (held[x], held[y]) for part, (x, y) in chosen.items()}
-        names = tuple(str(n) for n in held[_CLASSES]) if _CLASSES in held else None
+        names = tuple(str(n) for n in np.ravel(held[_CLASSES])) if _CLASSES in held else None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zipfile.error) as error:
         raise InputError(
             f"data {source}: an array can't be read ({first_line(error)}); it is damaged, or "

@@ -13,6 +13,11 @@ from compressor.errors import InputError
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm"}
 )
+_FOLDERS: dict[Part, tuple[str, ...]] = {
+    "train": ("train",),
+    "test": ("test",),
+    "val": ("val", "valid", "validation"),
+}
 _LEFT_BY_ARCHIVERS = "__MACOSX"
 
 
@@ -28,14 +33,19 @@ def open_folder(root: Path, seed: int) -> RawData:
         classes = _class_names(root)
         parts = {"whole": _read_classes(root, classes)}
     else:
-        others: list[Part] = [name for name in ("test", "val") if (root / name).is_dir()]
-        if not others:
+        folders = {
+            part: root / name
+            for part, names in _FOLDERS.items()
+            for name in names
+            if (root / name).is_dir()
+        }
+        if len(folders) < 2:
             raise InputError(
                 f"data {root}: there is train/ but neither test/ nor val/; add one, or give the "
                 f"folder {root / 'train'} to have a part of it put aside for testing"
             )
         classes = _class_names(root / "train")
-        parts = {part: _read_classes(root / part, classes) for part in ("train", *others)}
+        parts = {part: _read_classes(folder, classes) for part, folder in folders.items()}
     return from_parts(str(root), parts, classes, seed, name=root.resolve().name, kind="the folder")
 
 

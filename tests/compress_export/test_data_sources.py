@@ -75,8 +75,9 @@ def test_val_is_the_test_set_where_there_is_no_other(tmp_path: Path) -> None:
     assert (len(data.train), len(data.validation), len(data.test)) == (18, 2, 6)
 
 
-def test_val_is_for_validation_beside_a_test_set(tmp_path: Path) -> None:
-    data = load(make_tree(tmp_path, {"train": 10, "val": 3, "test": 4}))
+@pytest.mark.parametrize("val", ["val", "valid", "validation"])
+def test_val_is_for_validation_beside_a_test_set(tmp_path: Path, val: str) -> None:
+    data = load(make_tree(tmp_path, {"train": 10, val: 3, "test": 4}))
     assert (len(data.train), len(data.validation), len(data.test)) == (20, 6, 8)
 
 
