@@ -50,7 +50,9 @@ def load_callable(spec: str, purpose: str) -> Callable[..., Any]:
         offered = [
             name
             for name, value in vars(module).items()
-            if callable(value) and not name.startswith("_")
+            if callable(value)
+            and not name.startswith("_")
+            and getattr(value, "__module__", None) == module_name  # not what it imported
         ]
         raise InputError(
             f"{purpose} {spec!r}: {module_name} has no function {function_name!r}; "
