@@ -8,6 +8,7 @@ from hypothesis.extra.numpy import arrays
 
 from compress_export.data import calibration_indices, stratified_split
 from compress_export.data.balance import remarks
+from compress_export.data.raw import RawSet, from_parts
 from compressor.errors import InputError
 
 labels_of_any_kind = arrays(np.int64, st.integers(1, 200), elements=st.integers(0, 6))
@@ -86,6 +87,23 @@ def test_calibration_is_repeatable_and_seeded() -> None:
 def test_calibration_needs_samples() -> None:
     with pytest.raises(InputError, match="at least one"):
         calibration_indices(np.zeros(5, dtype=np.int64), 0, seed=0)
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(3, 40), min_size=2, max_size=8), st.floats(0.01, 0.5), seeds)
+def test_three_images_of_a_class_reach_every_part(
+    counts: list[int], validation_share: float, seed: int
+) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    whole = RawSet(list(range(len(labels))), labels)
+    classes = tuple(f"class {i}" for i in range(len(counts)))
+    raw = from_parts("here", {"whole": whole}, classes, seed, name="here", kind="the test")
+    stay, aside = stratified_split(raw.train.labels, validation_share, seed)
+    parts = [raw.train.take(stay), raw.train.take(aside), raw.test]
+    assert sorted(image for part in parts for image in part.images) == list(range(len(labels)))
+    for part in parts:
+        assert part.labels.tolist() == labels[part.images].tolist()
+        assert np.bincount(part.labels, minlength=len(counts)).min() >= 1
 
 
 def test_unequal_classes_are_told_with_their_counts() -> None:
