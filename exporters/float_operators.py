@@ -93,7 +93,7 @@ def _result(
         return kind(attributes["to"].i)
     if node.op_type == "DequantizeLinear":
         return "float"
-    if node.op_type in (*TO_INTEGERS, *SHAPES, *COMPARISONS):
+    if node.op_type.startswith("QLinear") or node.op_type in (*TO_INTEGERS, *SHAPES, *COMPARISONS):
         return "integer"
     source = node.input[1 if node.op_type == "Where" else 0]  # Where begins with its condition
     return found.get(source)

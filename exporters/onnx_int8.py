@@ -11,6 +11,7 @@ import numpy as np
 
 from exporters.calibration import Calibration
 from exporters.onnx_float import INPUT_NAME
+from exporters.onnx_integer_forms import integer_forms, whole_in_float
 from exporters.onnx_qdq import place_for_onnxruntime, place_for_tensorrt
 from exporters.onnx_tidy import compact, strip_domains
 from exporters.quiet import quiet_step
@@ -47,10 +48,12 @@ def export_int8_onnx(
     """
     import onnx
 
+    source = onnx.load(str(float_path))
+    if rules.profile == "onnxruntime":
+        integer_forms(source)
     with quiet_step("calibrate the ONNX model"):
-        ranges = _ranges(float_path, calibration, input_shape)
+        ranges = _ranges(source, calibration, input_shape)
     with quiet_step("quantize the ONNX model"):
-        source = onnx.load(str(float_path))
         model = _quantized(source, ranges, rules)
         if rules.profile == "tensorrt":
             place_for_tensorrt(model)
@@ -64,13 +67,18 @@ def export_int8_onnx(
         onnx.save(model, str(path))
 
 
-def _ranges(float_path: Path, calibration: Calibration, input_shape: tuple[int, ...]) -> Any:
+def _ranges(
+    source: onnx.ModelProto, calibration: Calibration, input_shape: tuple[int, ...]
+) -> Any:
     """Smallest and largest value of each tensor, merged batch by batch in constant memory."""
+    import onnx
     from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
     with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "float.onnx"
+        onnx.save(source, str(plain))
         calibrator = create_calibrator(
-            float_path,
+            plain,
             augmented_model_path=str(Path(folder) / "augmented.onnx"),
             calibrate_method=CalibrationMethod.MinMax,
         )
@@ -94,7 +102,7 @@ def _quantized(source: onnx.ModelProto, ranges: Any, rules: OnnxRules) -> onnx.M
         activation_qType=types[rules.activation_dtype],
         tensors_range=ranges,
         nodes_to_quantize=[],
-        nodes_to_exclude=[],
+        nodes_to_exclude=whole_in_float(source),
         op_types_to_quantize=sorted(
             ({*QLinearOpsRegistry, *QDQRegistry}) - set(rules.excluded_ops)
         ),

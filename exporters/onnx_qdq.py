@@ -36,6 +36,15 @@ class Graph:
             for name in node.input:
                 self.consumers.setdefault(name, []).append(node)
 
+    def add_constant(self, name: str, value: np.ndarray | float) -> str:
+        """Add a float32 initializer; returns its name."""
+        from onnx import numpy_helper
+
+        self.constants[name] = np.asarray(value, np.float32)
+        initializer = numpy_helper.from_array(self.constants[name], name)
+        self.model.graph.initializer.append(initializer)
+        return name
+
     def sole_consumer(self, name: str) -> onnx.NodeProto | None:
         """The one node that reads tensor `name`, where nothing else does."""
         readers = self.consumers.get(name, [])
@@ -80,6 +89,8 @@ def place_for_onnxruntime(model: onnx.ModelProto) -> None:
     graph = Graph(model)
     for node in [node for node in model.graph.node if node.op_type in DATA_MOVERS]:
         _move_integers(graph, node)
+    for node in [node for node in model.graph.node if node.op_type == "Mul"]:
+        _absorb_factor(graph, node)
     _bare_logits(graph)
     graph.sweep()
 
@@ -119,6 +130,26 @@ def _move_integers(graph: Graph, node: onnx.NodeProto) -> None:
     node.input[0] = before.input[0]
     node.output[0] = after.output[0]
     after.output[0] = f"{node.output[0]}_unused"
+    graph.refresh()
+
+
+def _absorb_factor(graph: Graph, product: onnx.NodeProto) -> None:
+    """A product with a positive constant between pairs: the same integers with another scale."""
+    data, factor = (graph.source(name, "DequantizeLinear") for name in product.input)
+    quantize = graph.sole_consumer(product.output[0])
+    if data is None or factor is None or quantize is None or quantize.op_type != "QuantizeLinear":
+        return
+    stored, scale, zero_point = (graph.constants.get(name) for name in factor.input)
+    if stored is None or scale is None or zero_point is None or stored.size != 1:
+        return
+    value = float((stored.astype(np.int32) - zero_point.astype(np.int32)).item() * scale.item())
+    old = graph.constants.get(data.input[1])
+    if value <= 0 or old is None or old.size != 1:
+        return
+    name = graph.add_constant(f"{product.output[0]}_scale_absorbed", old * np.float32(value))
+    for reader in graph.consumers[quantize.output[0]]:
+        if reader.op_type == "DequantizeLinear":
+            reader.input[:] = [data.input[0], name, data.input[2]]
     graph.refresh()
 
 

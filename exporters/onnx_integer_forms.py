@@ -1,0 +1,132 @@
+"""Float operators rewritten, before quantization, so that onnxruntime has integer kernels for them.
+
+onnxruntime runs a HardSwish, a HardSigmoid or a lone BatchNormalization between pairs in float:
+dequantize, compute, quantize again, four bytes per value on the way.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from exporters.onnx_qdq import Graph
+from exporters.onnx_tidy import drop_unused_constants
+
+if TYPE_CHECKING:
+    import onnx
+
+HARD_SWISH_SLOPE = 1 / 6  # hard swish is x * HardSigmoid(x), with this slope and offset 0.5
+
+
+def integer_forms(model: onnx.ModelProto) -> None:
+    """Rewrite in place; float results stay the same up to rounding."""
+    graph = Graph(model)
+    rewrites = {
+        "HardSigmoid": _hard_sigmoid,
+        "HardSwish": _hard_swish,
+        "BatchNormalization": _norm_as_convolution,
+    }
+    nodes = []
+    for node in model.graph.node:
+        rewrite = rewrites.get(node.op_type)
+        nodes += rewrite(node, graph) if rewrite else [node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    drop_unused_constants(model)
+
+
+def _hard_sigmoid(node: onnx.NodeProto, graph: Graph) -> list[onnx.NodeProto]:
+    """min(max(slope * x + offset, 0), 1): a product, a sum, and the limits of the 8-bit range."""
+    attributes = {attribute.name: attribute.f for attribute in node.attribute}
+    slope, offset = attributes.get("alpha", 0.2), attributes.get("beta", 0.5)
+    return _clipped_line(node.input[0], node.output[0], slope, offset, graph)
+
+
+def _hard_swish(node: onnx.NodeProto, graph: Graph) -> list[onnx.NodeProto]:
+    from onnx import helper
+
+    source, result = node.input[0], node.output[0]
+    gate = f"{result}_gate"
+    return [
+        *_clipped_line(source, gate, HARD_SWISH_SLOPE, 0.5, graph),
+        helper.make_node("Mul", [source, gate], [result], name=f"{result}_product"),
+    ]
+
+
+def _clipped_line(
+    source: str, result: str, slope: float, offset: float, graph: Graph
+) -> list[onnx.NodeProto]:
+    from onnx import helper
+
+    scaled, shifted = f"{result}_scaled", f"{result}_shifted"
+    slope_name = graph.add_constant(f"{result}_slope", slope)
+    offset_name = graph.add_constant(f"{result}_offset", offset)
+    limits = [
+        graph.add_constant(f"{result}_low", 0.0),
+        graph.add_constant(f"{result}_high", 1.0),
+    ]
+    return [
+        helper.make_node("Mul", [source, slope_name], [scaled], name=scaled),
+        helper.make_node("Add", [scaled, offset_name], [shifted], name=shifted),
+        helper.make_node("Clip", [shifted, *limits], [result], name=f"{result}_clipped"),
+    ]
+
+
+def _norm_as_convolution(node: onnx.NodeProto, graph: Graph) -> list[onnx.NodeProto]:
+    """scale * (x - mean) / sqrt(variance + epsilon) + bias as a depthwise 1x1 convolution."""
+    from onnx import helper
+
+    parts = [graph.constants.get(name) for name in node.input[1:5]]
+    if any(part is None for part in parts) or len(node.output) > 1:
+        return [node]
+    scale, bias, mean, variance = (np.asarray(part, np.float64) for part in parts)
+    epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
+    factor = scale / np.sqrt(variance + epsilon)
+    layer = node.input[1].removesuffix(".weight")
+    weight = graph.add_constant(f"{layer}.factor.weight", factor.reshape(-1, 1, 1, 1))
+    offset = graph.add_constant(f"{layer}.factor.bias", bias - mean * factor)
+    return [
+        helper.make_node(
+            "Conv",
+            [node.input[0], weight, offset],
+            [node.output[0]],
+            name=layer,
+            group=len(factor),
+            kernel_shape=[1, 1],
+        )
+    ]
+
+
+def whole_in_float(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes inside each GELU: quantized piece by piece it would go back and forth.
+
+    Left alone, onnxruntime and TensorRT make one operator of x / 2 * (1 + erf(x / sqrt(2))).
+    """
+    graph = Graph(model)
+    return [
+        name
+        for erf in model.graph.node
+        if erf.op_type == "Erf"
+        for name in _inside_gelu(graph, erf)
+    ]
+
+
+def _inside_gelu(graph: Graph, erf: onnx.NodeProto) -> list[str]:
+    """The halving stands before, between or after the products, as the exporter likes."""
+    scaled = graph.producer.get(erf.input[0])
+    plus_one = graph.sole_consumer(erf.output[0])
+    product = graph.sole_consumer(plus_one.output[0]) if plus_one else None
+    if scaled is None or plus_one is None or product is None or product.op_type != "Mul":
+        return []
+    found, x = [scaled, erf, plus_one, product], scaled.input[0]
+    other = next(name for name in product.input if name != plus_one.output[0])
+    half = graph.source(other, "Mul")
+    last = graph.sole_consumer(product.output[0])
+    if half is not None and x in half.input:
+        found.append(half)
+    elif last is not None and last.op_type == "Mul":
+        partners = {x} if other in graph.constants else set(graph.constants)
+        if partners & set(last.input):
+            found.append(last)
+    return [node.name for node in found]
