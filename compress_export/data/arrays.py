@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +25,8 @@ _PAIRS: dict[Part, tuple[tuple[str, str], ...]] = {
 }
 _NAMES = frozenset(name for pairs in _PAIRS.values() for pair in pairs for name in pair)
 _CLASSES = "classes"
+# What numpy lets through of a damaged, locked or pickled file.
+_UNREADABLE = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 Pair = tuple[NDArray[np.uint8], NDArray[Any]]
 
@@ -64,7 +67,7 @@ def _open(path: Path, stack: ExitStack) -> Mapping[str, Any]:
             ours = [p for p in path.glob("*.npy") if p.stem in _NAMES or p.stem == _CLASSES]
             return {p.stem: np.load(p, mmap_mode="r") for p in ours}
         loaded = np.load(path)
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise InputError(f"data {path}: no arrays can be read ({first_line(error)})") from error
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         raise InputError(f"data {path}: this is a single array; save both with numpy.savez")
@@ -83,7 +86,7 @@ def _read(source: str, held: Mapping[str, Any]) -> tuple[dict[Part, Pair], tuple
     try:
         pairs = {part: (held[x], held[y]) for part, (x, y) in chosen.items()}
         names = tuple(str(n) for n in np.ravel(held[_CLASSES])) if _CLASSES in held else None
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zipfile.error) as error:
+    except _UNREADABLE as error:
         raise InputError(
             f"data {source}: an array can't be read ({first_line(error)}); it is damaged, or "
             "holds Python objects"

@@ -145,6 +145,13 @@ def test_damaged_files(tmp_path: Path) -> None:
     path.write_bytes(bytes(spoilt))
     with pytest.raises(InputError, match="an array can't be read"):
         load(path)
+    np.savez_compressed(path, x=images(90) // 64, y=numbers(90))
+    packed = bytearray(path.read_bytes())
+    for start in range(200, 1200, 100):
+        packed[start : start + 40] = bytes(40)
+    path.write_bytes(bytes(packed))
+    with pytest.raises(InputError, match="an array can't be read"):
+        load(path)
     np.save(tmp_path / "x.npy", images(9))
     with pytest.raises(InputError, match="the folder that holds"):
         load(tmp_path / "x.npy")
