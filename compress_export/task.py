@@ -171,7 +171,7 @@ def load_task(options: JobOptions, say: Callable[[str], None] = lambda line: Non
     )
     say(
         f"data: {data.description}: {len(data.train)} training, {len(data.validation)} validation, "
-        f"{len(data.test)} test images in {len(data.classes)} classes"
+        f"{len(data.test)} test images, {len(data.classes)} {_named(data)}"
     )
     model = load_network(options.model, options.weights, len(data.classes))
     example = torch.zeros(1, 3, preprocessing.size, preprocessing.size)
@@ -202,6 +202,10 @@ def _preprocessing(options: JobOptions, architecture: str) -> Preprocessing:
         mean=options.mean or usual.mean,
         std=options.std or usual.std,
     )
+
+
+def _named(data: ImageData) -> str:
+    return "classes" if are_classes(data.train.labels) else "outputs"
 
 
 def _augmentation(options: JobOptions, data: ImageData) -> tuple[bool, bool]:
