@@ -68,12 +68,14 @@ class Exports:
         write_bundle(folder, files, **self._described())
 
     def _described(self) -> dict[str, Any]:
+        metric = self.task.objective.metric
         return {
             "board": self.board,
             "model": self.task.architecture,
             "classes": self.task.data.classes,
             "input_shape": self.task.input_shape,
             "preprocessing": self.task.preprocessing.to_json(),
+            "metric": "top-1" if metric is None else metric.name,
         }
 
 

@@ -29,6 +29,7 @@ def write_manifest(
     classes: Sequence[str],
     input_shape: tuple[int, int, int],
     preprocessing: Mapping[str, Any],
+    metric: str = "top-1",
 ) -> Path:
     """Write manifest.json for files that lie in `folder`.
 
@@ -36,6 +37,7 @@ def write_manifest(
         model: name of the model, such as "resnet20".
         input_shape: (C, H, W).
         preprocessing: resize, mean, std, scale, channel_order.
+        metric: what accuracy means; anything but "top-1" can't be evaluated on the board.
 
     Raises:
         ExportError: a file is missing or isn't the one that was exported (by SHA-256).
@@ -61,6 +63,7 @@ def write_manifest(
         "classes": list(classes),
         "input": {"channels": channels, "height": height, "width": width},
         "preprocessing": dict(preprocessing),
+        "metric": metric,
         "files": [file.to_json() for file in files],
     }
     path = folder / MANIFEST
@@ -83,6 +86,7 @@ def write_bundle(
     classes: Sequence[str],
     input_shape: tuple[int, int, int],
     preprocessing: Mapping[str, Any],
+    metric: str = "top-1",
 ) -> tuple[Path, ...]:
     """Make `folder` complete: manifest.json, labels.txt, example.py and README.md.
 
@@ -96,6 +100,7 @@ def write_bundle(
         classes=classes,
         input_shape=input_shape,
         preprocessing=preprocessing,
+        metric=metric,
     )
     labels = folder / "labels.txt"
     labels.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")

@@ -21,6 +21,7 @@ BUDGETS = (
     "latency_p90_ms",
     "accuracy_drop_points",
 )
+TOP1 = "top-1"
 _CAUSE = "was the folder written by compress-export and copied whole?"
 _NUMBER = (int, float)
 
@@ -176,6 +177,7 @@ class Manifest:
     Attributes:
         budgets: the board's limits, only those that are set, keyed by the names in BUDGETS.
         image_shape: (channels, height, width) of the network's input.
+        metric: what accuracy means; other than TOP1 it is code that only compress_export knows.
     """
 
     folder: Path
@@ -186,6 +188,7 @@ class Manifest:
     image_shape: tuple[int, int, int]
     preprocessing: Preprocessing
     files: tuple[ModelFile, ...]
+    metric: str = TOP1
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -229,6 +232,7 @@ def read_manifest(folder: Path) -> Manifest:
             ModelFile.from_json(entry, f"{where}: files[{index}]")
             for index, entry in enumerate(entries)
         ),
+        metric=str(data.get("metric") or TOP1),
     )
 
 

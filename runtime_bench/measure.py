@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from runtime_bench.errors import ManifestError, RuntimeMissingError
 from runtime_bench.host import HostFacts, host_facts, host_matches, is_board
-from runtime_bench.manifest import Manifest, ModelFile, read_manifest
+from runtime_bench.manifest import TOP1, Manifest, ModelFile, read_manifest
 from runtime_bench.measurement import Measurement
 from runtime_bench.metrics import latency_percentiles
 from runtime_bench.process import WorkerProcess
@@ -82,7 +82,8 @@ def measure_folders(
 
     Args:
         folders: model folders of one board, e.g. DIR/bundle and DIR/reference.
-        samples: an .npz as in `samples.py`; None leaves the accuracy figures None.
+        samples: an .npz as in `samples.py`; None leaves the accuracy figures None, and so does a
+            manifest with a metric of the user's.
         threads: of each operator.
         runs, warmup: timed and untimed single-image runs per file.
         board_is_host: whether this machine is the board; "auto" asks COMPRESS_EXPORT_BOARD.
@@ -103,7 +104,8 @@ def measure_folders(
     manifests = [_checked(folder) for folder in folders]
     _one_board(manifests)
     if samples is not None:
-        for manifest in manifests:  # unfit samples fail before anything is measured
+        # unfit samples fail before anything is measured
+        for manifest in (m for m in manifests if m.metric == TOP1):
             open_samples(samples, manifest.image_shape, len(manifest.classes))
     host = host_facts()
     results: dict[tuple[int, int], Measurement] = {}
@@ -119,8 +121,13 @@ def measure_folders(
         pause_s = _SPIN_DOWN_S if threads > 1 and len(jobs) > 1 else 0.0
         _time_in_rounds(list(jobs.values()), runs, warmup, pause_s, say)
         for place, job in jobs.items():
-            if samples is not None:
+            if samples is not None and job.manifest.metric == TOP1:
                 _evaluate(job, samples, say)
+            elif samples is not None:
+                metric = job.manifest.metric
+                job.figures["note"] = (
+                    f"accuracy is the metric {metric}, which needs compress-export"
+                )
             results[place] = replace(results[place], **job.figures)
     return tuple(results[place] for place in sorted(results))
 

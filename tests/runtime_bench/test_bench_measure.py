@@ -96,6 +96,22 @@ def test_memory_figures_are_in_order(measured: tuple[Measurement, ...]) -> None:
         assert (item.peak_rss_no_arena_bytes is None) == (item.format == "tflite")
 
 
+def test_a_metric_of_the_users_is_not_measured_here(tmp_path: Path, root: Path) -> None:
+    """Top-1 would be another figure than the one that the budget is about."""
+    budgets = {"file_size_mib": 1.0, "accuracy_drop_points": 1.0}
+    changes = {"metric": "mine:iou", "budgets": budgets}
+    bench_models.write_folder(tmp_path / "bundle", ["slim.int8.onnx"], **changes)
+    (item,) = measure_folder(tmp_path / "bundle", samples=root / "samples.npz", runs=2, warmup=0)
+    assert item.top1 is None
+    assert item.latency_ms is not None
+    checks = verdict([item], read_manifest(tmp_path / "bundle"), baseline_top1=0.75)
+    assert [(c.budget, c.status) for c in checks] == [
+        ("file_size_mib", "pass"),
+        ("accuracy_drop_points", "unverified"),
+    ]
+    assert checks[1].note == "accuracy is the metric mine:iou, which needs compress-export"
+
+
 def test_figures_are_plain_json(measured: tuple[Measurement, ...]) -> None:
     data = json.loads(json.dumps([item.to_json() for item in measured]))
     assert data[0]["weight_bytes"] == {"int8": 240, "int32": 16}
