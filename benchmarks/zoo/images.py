@@ -10,27 +10,40 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.zoo.models import CLASSES
 from compressor.models.registry import IMAGENET_MEAN, IMAGENET_STD
 
-SMALLEST_CROP = 0.15
-"""Side of a crop at least, as a share of the photograph's shorter side."""
+SMALLEST_CROP, LARGEST_CROP = 0.25, 0.6
+"""Side of a crop, as a share of the photograph's shorter side."""
 
 
-def crops(count: int, size: int, seed: int) -> NDArray[np.float32]:
-    """Random crops of random size, half of them mirrored, normalised, shape (count, 3, S, S)."""
+def crops(count: int, size: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Random crops of random size, half of them mirrored, and which strip each is from.
+
+    Returns:
+        Normalised images, shape (count, 3, size, size), and labels below `CLASSES`, shape (count,):
+        the photograph and which fifth of its width the crop's middle is in.
+    """
     from sklearn.datasets import load_sample_images
 
     photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    strips = CLASSES // len(photographs)
     rng = np.random.default_rng(seed)
-    pixels = np.stack([_crop(photographs[i % len(photographs)], size, rng) for i in range(count)])
+    labels = np.arange(count) % CLASSES
+    pixels = np.stack(
+        [_crop(photographs[label // strips], label % strips, strips, size, rng) for label in labels]
+    )
     normalised = (pixels / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
-    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), dtype=np.float32)
+    images = np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), dtype=np.float32)
+    return images, labels
 
 
-def _crop(photograph: Image.Image, size: int, rng: np.random.Generator) -> NDArray[np.uint8]:
-    shorter = min(photograph.size)
-    side = int(shorter * rng.uniform(SMALLEST_CROP, 1.0))
-    left = int(rng.integers(photograph.width - side + 1))
+def _crop(
+    photograph: Image.Image, strip: int, strips: int, size: int, rng: np.random.Generator
+) -> NDArray[np.uint8]:
+    side = int(min(photograph.size) * rng.uniform(SMALLEST_CROP, LARGEST_CROP))
+    middle = int((strip + rng.random()) * photograph.width / strips)
+    left = min(max(middle - side // 2, 0), photograph.width - side)
     top = int(rng.integers(photograph.height - side + 1))
     patch = photograph.crop((left, top, left + side, top + side))
     patch = patch.resize((size, size), Image.Resampling.BILINEAR)

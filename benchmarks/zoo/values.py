@@ -6,11 +6,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 SMALLEST_DEVIATION = 1e-3
 """Channels that hardly change aren't scaled up: that would be noise."""
+
+RIDGE = 1.0
+"""Of the mean squared length of the centred features."""
+
+BATCH = 16
 
 
 def randomize(model: nn.Module, seed: int) -> None:
@@ -32,9 +38,8 @@ def randomize(model: nn.Module, seed: int) -> None:
 def settle(model: nn.Module, images: Tensor) -> None:
     """Give every layer's outputs mean 0 and variance 1 over these images, in one forward pass.
 
-    Batch norms get the statistics of their inputs. An untrained network would answer nearly the
-    same to every image; this way its largest output depends on the image, so that whether an INT8
-    file finds it says something. Source: data-dependent initialization, Salimans & Kingma 2016,
+    Batch norms get the statistics of their inputs. The features of an untrained network would be
+    nearly the same for every image. Source: data-dependent initialization, Salimans & Kingma 2016,
     equation 5 (https://arxiv.org/abs/1602.07868), with scale 1 and shift 0.
 
     Args:
@@ -53,6 +58,51 @@ def settle(model: nn.Module, images: Tensor) -> None:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def fit_head(model: nn.Module, images: Tensor, labels: Tensor) -> bool:
+    """Fit the last linear layer to labels by ridge regression on its inputs.
+
+    Args:
+        model: in eval mode.
+        images: shape (N, 3, S, S).
+        labels: shape (N,), each below the number of outputs.
+
+    Returns:
+        False, and nothing is changed, where no linear layer reads one vector per image and makes
+        the outputs (SqueezeNet's head is a convolution).
+    """
+    seen: dict[nn.Linear, list[Tensor]] = {}
+    handles = [
+        module.register_forward_pre_hook(
+            lambda layer, inputs: seen.setdefault(layer, []).append(inputs[0])
+        )
+        for module in model.modules()
+        if isinstance(module, nn.Linear)
+    ]
+    with torch.no_grad():
+        outputs = torch.cat([model(batch) for batch in images.split(BATCH)])
+    for handle in handles:
+        handle.remove()
+    last = list(seen)[-1] if seen else None
+    if last is None or seen[last][0].dim() != 2 or last.out_features != outputs.shape[1]:
+        return False
+    weight, bias = _ridge(torch.cat(seen[last]), F.one_hot(labels, outputs.shape[1]))
+    with torch.no_grad():
+        last.weight.copy_(weight)
+        if last.bias is not None:
+            last.bias.copy_(bias)
+    return True
+
+
+def _ridge(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight [outputs, width] and bias of the ridge regression [N, width] -> [N, outputs]."""
+    x, y = features.double(), targets.double()
+    centred = x - x.mean(0)
+    products = centred @ centred.T
+    strength = RIDGE * products.diagonal().mean() * torch.eye(len(x), dtype=x.dtype)
+    weight = torch.linalg.solve(products + strength, y - y.mean(0)).T @ centred
+    return weight.float(), (y.mean(0) - weight @ x.mean(0)).float()
 
 
 def _measure(norm: nn.Module, inputs: tuple[Any, ...]) -> None:

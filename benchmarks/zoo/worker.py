@@ -31,11 +31,12 @@ from benchmarks.zoo.files import convert
 from benchmarks.zoo.images import crops
 from benchmarks.zoo.models import CLASSES
 from benchmarks.zoo.peer import prune_with_peer
-from benchmarks.zoo.values import randomize, settle
+from benchmarks.zoo.values import fit_head, randomize, settle
 from compressor.models import build_model
 from compressor.slim import slim
 
 CALIBRATION_IMAGES = 32
+FITTING_IMAGES = 160
 IMAGES = 64
 EXACT_IMAGES = 2
 MESSAGE_CHARACTERS = 400
@@ -77,18 +78,20 @@ def take_through(request: dict[str, Any], answer: Answer) -> None:
         fields["parameters"] = parameters(model)
     if request["peer"]:
         with stage("prune", answer) as fields:
-            fields.update(prune_with_peer(model, torch.from_numpy(crops(EXACT_IMAGES, size, 0))))
+            fields.update(prune_with_peer(model, torch.from_numpy(crops(EXACT_IMAGES, size, 0)[0])))
         return
     with stage("analysis", answer) as fields:
         graph, found = analyse(model, torch.zeros(1, 3, size, size))
         fields.update(found)
     with stage("slim", answer) as fields:
         keep = half_kept(graph, seed)
-        images = torch.from_numpy(crops(EXACT_IMAGES, size, seed))
+        images = torch.from_numpy(crops(EXACT_IMAGES, size, seed)[0])
         fields["error_half"] = exactness(model, graph, keep, images)
         fields["error_emptied"] = exactness(model, graph, branches_emptied(graph, keep), images)
         slimmed = slim(model, graph, keep).eval()
         fields["parameters_left"] = parameters(slimmed)
+    with stage("fit", answer) as fields:
+        fields.update(fitted(slimmed, size, seed))
     for format in request["formats"]:
         with going_on(), stage(format, answer) as fields:
             fields[format] = converted(slimmed, format, size, seed)
@@ -108,16 +111,27 @@ def prepared(name: str, size: int, seed: int) -> nn.Module:
     torch.manual_seed(seed)
     model = build_model(name, CLASSES).eval()
     randomize(model, seed)
-    settle(model, torch.from_numpy(crops(CALIBRATION_IMAGES, size, seed)))
+    settle(model, torch.from_numpy(crops(CALIBRATION_IMAGES, size, seed)[0]))
     return model
+
+
+def fitted(slimmed: nn.Module, size: int, seed: int) -> dict[str, Any]:
+    """Make a classifier of a slimmed network, in place; how many of new crops it tells right."""
+    settle(slimmed, torch.from_numpy(crops(CALIBRATION_IMAGES, size, seed)[0]))
+    images, labels = (torch.from_numpy(part) for part in crops(FITTING_IMAGES, size, seed + 1))
+    fitted = fit_head(slimmed, images, labels)
+    images, labels = (torch.from_numpy(part) for part in crops(IMAGES, size, seed + 2))
+    with torch.no_grad():
+        right = (slimmed(images).argmax(1) == labels).float().mean()
+    return {"head_fitted": fitted, "top1_float": round(float(right), 4)}
 
 
 def converted(slimmed: nn.Module, format: str, size: int, seed: int) -> dict[str, Any]:
     """The fields of one format."""
-    calibration = crops(CALIBRATION_IMAGES, size, seed)
-    settle(slimmed, torch.from_numpy(calibration))
+    calibration, _ = crops(CALIBRATION_IMAGES, size, seed)
+    images, _ = crops(IMAGES, size, seed + 2)
     with tempfile.TemporaryDirectory() as folder:
-        return convert(slimmed, format, calibration, crops(IMAGES, size, seed + 1), Path(folder))
+        return convert(slimmed, format, calibration, images, Path(folder))
 
 
 def warm_up() -> None:
