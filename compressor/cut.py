@@ -39,18 +39,6 @@ def follow_layer(module: nn.Module, depthwise: bool) -> None:
         module.in_channels = module.weight.shape[1] * module.groups
 
 
-def follow_norm(module: nn.Module) -> None:
-    """Let the integer attributes of a norm or PReLU say what its vectors say."""
-    if isinstance(module, nn.PReLU):
-        module.num_parameters = module.weight.numel()
-    elif isinstance(
-        module, (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
-    ):
-        source = module.running_mean if module.running_mean is not None else module.weight
-        if source is not None:
-            module.num_features = source.numel()
-
-
 def set_count(module: nn.Module, path: str, value: int) -> None:
     """Set an integer attribute, or an entry of a list or tuple of them (`widths.2`)."""
     name, _, entry = path.partition(".")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from compressor.graph import ChannelGraph
-from compressor.graph.channel_graph import FIXED_CLASS
+from compressor.graph.channel_graph import FIXED_CLASS, Classes
+from compressor.joint_norm import masked_norm
 
 
 class ChannelMasks:
@@ -41,13 +42,15 @@ class ChannelMasks:
             (
                 model.get_submodule(consumer.module),
                 consumer.axis,
-                # FIXED_CLASS is -1: fixed channels read the last column, which `set` appends.
-                torch.from_numpy(
-                    np.where(consumer.classes < 0, graph.class_count, consumer.classes)
-                ).to(device),
+                self._columns(consumer.classes, device),
             )
             for consumer in graph.consumers
             if (consumer.classes != FIXED_CLASS).any()
+        ]
+        self._norms = [
+            (model.get_submodule(norm.module), norm.axis, self._columns(norm.classes, device))
+            for norm in graph.joint_norms
+            if (norm.classes != FIXED_CLASS).any()
         ]
         self._mask: Tensor | None = None
         self._handles: list[Any] = []
@@ -74,6 +77,9 @@ class ChannelMasks:
         for module, axis, classes in self._sites:
             hook = self._hook(axis, classes)
             self._handles.append(module.register_forward_pre_hook(hook))
+        for module, axis, classes in self._norms:
+            norm_hook = self._norm_hook(axis, classes)
+            self._handles.append(module.register_forward_hook(norm_hook))
         return self
 
     def __exit__(
@@ -92,11 +98,7 @@ class ChannelMasks:
             if self._mask is None:
                 return None
             x = inputs[0]
-            mask = self._mask.to(x.dtype).index_select(1, classes)  # (batch or 1, channels)
-            # Linear layers hold channels last, convolutions after the batch.
-            between = (1,) * (x.dim() - 2)
-            shape = (len(mask), *between, -1) if axis == -1 else (len(mask), -1, *between)
-            mask = mask.reshape(shape)
+            mask = _along(self._mask, classes, x, axis)
             if not self._with_means:
                 return (x * mask, *inputs[1:])
             others = [i for i in range(x.dim()) if i != axis % x.dim()]
@@ -104,3 +106,24 @@ class ChannelMasks:
             return (torch.lerp(mean, x, mask), *inputs[1:])
 
         return multiply
+
+    def _norm_hook(self, axis: int, classes: Tensor) -> Any:
+        def normalize(module: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor | None:
+            if self._mask is None:
+                return None
+            x = inputs[0]
+            return masked_norm(module, x, _along(self._mask, classes, x, axis), axis)
+
+        return normalize
+
+    def _columns(self, classes: Classes, device: torch.device) -> Tensor:
+        # FIXED_CLASS is -1: fixed channels read the last column, which `set` appends.
+        return torch.from_numpy(np.where(classes < 0, self.class_count, classes)).to(device)
+
+
+def _along(mask: Tensor, classes: Tensor, x: Tensor, axis: int) -> Tensor:
+    """Return a mask's entries for some channels, shaped to multiply x, which has them at `axis`."""
+    chosen = mask.to(x.dtype).index_select(1, classes)  # (batch or 1, channels)
+    shape = [1] * x.dim()
+    shape[0], shape[axis] = len(chosen), -1
+    return chosen.reshape(shape)

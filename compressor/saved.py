@@ -19,7 +19,6 @@ from torch import nn
 
 from compressor.errors import InputError
 from compressor.models import build_model
-from compressor.models.layers import ChannelPad
 from compressor.placeholders import Constant, Nothing, Window
 from compressor.user_code import first_line
 
@@ -27,14 +26,6 @@ WEIGHTS_FILE = "model.safetensors"
 DESCRIPTION_FILE = "model.json"
 SCHEMA_VERSION = 1
 
-_INTEGERS: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
-    (nn.modules.conv._ConvNd, ("in_channels", "out_channels", "groups")),
-    (nn.Linear, ("in_features", "out_features")),
-    (nn.modules.batchnorm._BatchNorm, ("num_features",)),
-    (nn.modules.instancenorm._InstanceNorm, ("num_features",)),
-    (nn.PReLU, ("num_parameters",)),
-    (ChannelPad, ("front", "back")),
-)
 _STAND_INS = {"Constant": Constant, "Nothing": Nothing, "Identity": nn.Identity}
 
 
@@ -130,15 +121,26 @@ def _edits(model: nn.Module, original: nn.Module) -> dict[str, dict[str, Any]]:
             edits[name] = _describe(module)
         elif name in modules:
             now, before = _integers(module), _integers(modules[name])
-            changed = {key: value for key, value in now.items() if before[key] != value}
+            changed = {key: value for key, value in now.items() if before.get(key) != value}
             if changed:
                 edits[name] = changed
     return edits
 
 
-def _integers(module: nn.Module) -> dict[str, int]:
-    names = next((names for kind, names in _INTEGERS if isinstance(module, kind)), ())
-    return {name: getattr(module, name) for name in names}
+def _integers(module: nn.Module) -> dict[str, Any]:
+    """Return a module's integers, and its lists and tuples of them: widths are among them."""
+    return {name: value for name, value in vars(module).items() if _is_integral(value)}
+
+
+def _like(known: Any, value: Any) -> Any:
+    """Return a value of the description as the kind that an attribute has: int, list or tuple."""
+    return int(value) if type(known) is int else type(known)(int(entry) for entry in value)
+
+
+def _is_integral(value: Any) -> bool:
+    if type(value) in (list, tuple):
+        return bool(value) and all(type(entry) is int for entry in value)
+    return type(value) is int
 
 
 def _describe(module: nn.Module) -> dict[str, Any]:
@@ -158,7 +160,7 @@ def _apply(model: nn.Module, name: str, edit: dict[str, Any]) -> None:
         for attribute, value in edit.items():
             if attribute not in known:
                 raise ValueError(f"'{name}' has no width called '{attribute}'")
-            setattr(module, attribute, int(value))
+            setattr(module, attribute, _like(known[attribute], value))
         return
     window = (
         Window(**{k: tuple(v) for k, v in edit["window"].items()}) if "window" in edit else None

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from compressor.cut import cut_tensor, follow_layer, follow_norm, set_count
+from compressor.cut import cut_tensor, follow_layer, set_count
 from compressor.graph import ChannelGraph, Keep, kept_indices
 from compressor.graph.channel_graph import BranchEnd, Classes
 from compressor.placeholders import Constant, Nothing, Window
@@ -49,9 +49,9 @@ def slim(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
         follow_layer(slimmed.get_submodule(layer.module), layer.depthwise)
     for count in graph.counts:
         kept = len(kept_indices(count.classes, keep))
-        set_count(slimmed.get_submodule(count.module), count.attribute, kept)
-    for module in slimmed.modules():
-        follow_norm(module)
+        module = slimmed.get_submodule(count.module)
+        if not isinstance(module, (Nothing, nn.Identity)):
+            set_count(module, count.attribute, kept)
     return slimmed
 
 

@@ -15,6 +15,10 @@ from compressor.models.layers import ChannelPad
 
 _ADDITIONS = frozenset({"add", "iadd"})
 _IN_PLACE = ("add_", "__iadd__")
+_MANY_CHANNELS = (
+    *(nn.ChannelShuffle, nn.PixelShuffle, nn.PixelUnshuffle, ChannelPad),
+    *(nn.LayerNorm, nn.GroupNorm),
+)
 _HANDS_ON = (nn.Identity, nn.Dropout, nn.Dropout2d)
 
 
@@ -153,7 +157,7 @@ def _works_on_one_channel(recorder: Recorder, reader: str) -> bool:
 def _takes_one_channel(recorder: Recorder, node: fx.Node) -> bool:
     if node.op == "call_module":
         module = _module_of(recorder, node)
-        refused = (nn.ChannelShuffle, ChannelPad, nn.modules.conv._ConvTransposeNd)
+        refused = (*_MANY_CHANNELS, nn.modules.conv._ConvTransposeNd)
         return not isinstance(module, refused)
     if node.op != "call_function":
         return False  # a free parameter keeps its channels

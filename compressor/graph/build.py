@@ -20,6 +20,7 @@ from compressor.graph.channel_graph import (
     CountedAttribute,
     FeatureMap,
     Group,
+    JointNorm,
     Layer,
 )
 from compressor.graph.interpreter import LabelInterpreter
@@ -63,7 +64,8 @@ def channel_graph(model: nn.Module, example: Tensor) -> ChannelGraph:
                 _check_that_it_runs(model, example)
                 if type(module) in opaque:
                     raise
-                opaque[type(module)] = f"following it failed with {type(error).__name__}"
+                kind = type(error).__name__
+                opaque[type(module)] = f"following it failed, {kind}: {first_line(error)}"
     recorder.settle()
     return _in_classes(recorder, trace.graph)
 
@@ -114,6 +116,10 @@ def _in_classes(recorder: Recorder, graph: fx.Graph) -> ChannelGraph:
             CountedAttribute(*key, classes(labels)) for key, labels in recorder.counts.items()
         ),
         consumers=consumers,
+        joint_norms=tuple(
+            JointNorm(module, axis, classes(labels))
+            for module, (axis, labels) in recorder.joint_norms.items()
+        ),
         layers=layers,
         feature_maps=_feature_maps(recorder, graph, classes),
         groups=_groups(len(number_of), slices, layers, branches.removable_classes),

@@ -61,6 +61,21 @@ class Consumer:
 
 
 @dataclass(frozen=True)
+class JointNorm:
+    """A norm whose statistics run over channels (`joint_norm`): masked ones don't count in them.
+
+    Attributes:
+        module: qualified name.
+        axis: axis of the module's input that holds the channels.
+        classes: class of every channel.
+    """
+
+    module: str
+    axis: int
+    classes: Classes
+
+
+@dataclass(frozen=True)
 class Geometry:
     """What a layer computes, its widths aside: what its latency depends on beside them.
 
@@ -179,6 +194,7 @@ class ChannelGraph:
         slices: every axis that is cut.
         counts: every integer attribute that must follow.
         consumers: where masks act.
+        joint_norms: norms that must leave masked channels out of their statistics.
         layers: convolutions and linear layers in order of execution.
         feature_maps: tensors in order of execution.
         groups: partition of the classes.
@@ -192,6 +208,7 @@ class ChannelGraph:
     slices: tuple[AxisSlice, ...]
     counts: tuple[CountedAttribute, ...]
     consumers: tuple[Consumer, ...]
+    joint_norms: tuple[JointNorm, ...]
     layers: tuple[Layer, ...]
     feature_maps: tuple[FeatureMap, ...]
     groups: tuple[Group, ...]

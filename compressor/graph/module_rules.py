@@ -57,7 +57,10 @@ def is_leaf(module: nn.Module, example: Any) -> bool:
         return True
     if not isinstance(example, Tensor) or not list(module.parameters()):
         return False
-    return obeys(module, rule, example, -1 if isinstance(module, nn.Linear) else 1)
+    # Where it has its channels, libraries decide otherwise than PyTorch: LayerNorm2d has them at 1.
+    axes = {nn.Linear: (-1,), nn.LayerNorm: (-1, 1)}
+    wanted = next((axes[kind] for kind in axes if isinstance(module, kind)), (1,))
+    return any(obeys(module, rule, example, axis) for axis in wanted)
 
 
 def _per_channel(run: LabelInterpreter, node: fx.Node, module: Any, result: Tensor) -> Any:
@@ -67,9 +70,16 @@ def _per_channel(run: LabelInterpreter, node: fx.Node, module: Any, result: Tens
     if varying_axes(labels) not in ([], [1]):
         return run.fix_all(node, result, "its input mixes channels and positions")
     channels = labels.reshape(-1).expand(count)
-    for tensor in ("weight", "bias", "running_mean", "running_var"):
-        slice_vector(run, str(node.target), module, tensor, channels)
+    _slice_vectors(run, str(node.target), module, channels)
+    for attribute in ("num_features", "num_parameters"):
+        if getattr(module, attribute, None) == len(channels):
+            run.recorder.count(str(node.target), attribute, channels)
     return labels
+
+
+def _slice_vectors(run: LabelInterpreter, name: str, module: Any, channels: Tensor) -> None:
+    for tensor in ("weight", "bias", "running_mean", "running_var"):
+        slice_vector(run, name, module, tensor, channels)
 
 
 def _pass_module(run: LabelInterpreter, node: fx.Node, module: Any, result: Any) -> Any:
@@ -80,14 +90,52 @@ def _pooling(run: LabelInterpreter, node: fx.Node, module: Any, result: Any) -> 
     return run.pooling(node, result)
 
 
-def _statistics_module(run: LabelInterpreter, node: fx.Node, module: Any, result: Any) -> Any:
-    for labels in run.input_labels(node):
-        run.recorder.fix(str(node.target), labels, "its statistics are taken over all channels")
-    return fixed_like(result)
+def _layer_norm(run: LabelInterpreter, node: fx.Node, module: Any, result: Tensor) -> Any:
+    """Labels pass, and dropped channels leave the statistics (`joint_norm`)."""
+    (labels,) = run.input_labels(node)
+    axes, inner = varying_axes(labels), len(module.normalized_shape)
+    own_class = type(module) is nn.LayerNorm
+    normalized = range(labels.dim() - inner, labels.dim())
+    if not axes or (own_class and axes[0] not in normalized and len(axes) == 1):
+        return labels
+    if len(axes) > 1 or inner > 1:
+        return run.fix_all(node, result, "its statistics are taken over all channels")
+    _note_joint_norm(run, node, module, labels, axes[0])
+    run.recorder.count(str(node.target), "normalized_shape.0", labels.reshape(-1))
+    return labels
 
 
-def _shape_module(run: LabelInterpreter, node: fx.Node, module: Any, result: Any) -> Any:
-    return narrow(module(run.expanded(node.all_input_nodes[0])))
+def _group_norm(run: LabelInterpreter, node: fx.Node, module: Any, result: Tensor) -> Any:
+    """One group: as layer norm. Several: each normalizes alone, so that whole groups can go."""
+    (labels,) = run.input_labels(node)
+    if varying_axes(labels) == []:
+        return labels
+    if varying_axes(labels) != [1]:
+        return run.fix_all(node, result, "its input mixes channels and positions")
+    name, channels = str(node.target), labels.reshape(-1)
+    if module.num_groups == 1:
+        _note_joint_norm(run, node, module, labels, 1)
+    else:
+        per_group = channels.reshape(module.num_groups, -1)
+        run.space.unite(per_group[:, :1], per_group)
+        _slice_vectors(run, name, module, channels)
+        run.recorder.count(name, "num_groups", per_group[:, 0])
+    run.recorder.count(name, "num_channels", channels)
+    return labels
+
+
+def _note_joint_norm(
+    run: LabelInterpreter, node: fx.Node, module: Any, labels: Tensor, axis: int
+) -> None:
+    name, channels = str(node.target), labels.reshape(-1)
+    _slice_vectors(run, name, module, channels)
+    known = run.recorder.joint_norms.setdefault(name, (axis, channels))
+    run.space.unite(known[1], channels)
+
+
+def _flatten(run: LabelInterpreter, node: fx.Node, module: nn.Flatten, result: Tensor) -> Any:
+    labels = run.expanded(node.all_input_nodes[0])
+    return narrow(labels.flatten(module.start_dim, module.end_dim))
 
 
 def _channel_shuffle(run: LabelInterpreter, node: fx.Node, module: Any, result: Any) -> Any:
@@ -141,8 +189,9 @@ _RULES: tuple[tuple[tuple[Any, ...], ModuleRule], ...] = (
     ((Nothing,), _nothing),
     (_POOLS, _pooling),
     (_UNARY, _pass_module),
-    ((nn.LayerNorm, nn.GroupNorm), _statistics_module),
-    ((nn.Flatten,), _shape_module),
+    ((nn.LayerNorm,), _layer_norm),
+    ((nn.GroupNorm,), _group_norm),
+    ((nn.Flatten,), _flatten),
     ((nn.ChannelShuffle,), _channel_shuffle),
 )
 

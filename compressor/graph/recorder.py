@@ -35,6 +35,7 @@ class Recorder:
         slices: (module, tensor, axis) -> labels along the axis.
         counts: (module, attribute) -> labels that the attribute counts.
         consumers: module -> (axis, labels of its input channels).
+        joint_norms: module -> (axis, labels of its channels).
         layers: module -> layer, in order of execution.
         outputs: node -> (labels, elements of the whole tensor) of tensors that take memory.
         owners: node -> node whose memory it shares (activations in place, views).
@@ -49,6 +50,7 @@ class Recorder:
     slices: dict[tuple[str, str, int], Tensor] = field(default_factory=dict)
     counts: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     consumers: dict[str, tuple[int, Tensor]] = field(default_factory=dict)
+    joint_norms: dict[str, tuple[int, Tensor]] = field(default_factory=dict)
     layers: dict[str, LayerRecord] = field(default_factory=dict)
     outputs: dict[fx.Node, tuple[Tensor, int]] = field(default_factory=dict)
     owners: dict[fx.Node, fx.Node] = field(default_factory=dict)

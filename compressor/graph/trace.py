@@ -24,20 +24,8 @@ from compressor.graph.layer_rules import LAYERS, fixed_layer
 from compressor.graph.module_rules import is_leaf, rule_for
 
 _READS_VALUES = frozenset(
-    [
-        "bool",
-        "int",
-        "float",
-        "complex",
-        "index",
-        "item",
-        "tolist",
-        "numpy",
-        "array",
-        "is_nonzero",
-        "equal",
-        "allclose",
-    ]
+    """__bool__ __int__ __float__ __complex__ __index__ __array__ item tolist numpy is_nonzero equal
+    allclose""".split()  # noqa: SIM905
 )
 
 
@@ -122,7 +110,7 @@ class Trace(TorchFunctionMode):
             if name in ("shape", "size"):
                 axis = args[1] if len(args) > 1 else kwargs.get("dim")
                 return self._sizes(source, axis, result)
-            if name in _READS_VALUES:
+            if getattr(func, "__name__", "") in _READS_VALUES:
                 self._reads_values(args)
         values = nested(result)
         if not _holds_tensor(values) and name != "setitem":

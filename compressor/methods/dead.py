@@ -160,6 +160,8 @@ class _Reads:
         result = np.ones(self._graph.class_count + 1, dtype=np.bool_)
         for consumer in self._graph.consumers:
             np.logical_and.at(result, consumer.classes, holds[consumer.module].numpy())
+        for norm in self._graph.joint_norms:  # even a zero counts in their statistics
+            result[norm.classes] = False
         return result[:-1]
 
 

@@ -7,14 +7,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from compressor.graph import ChannelGraph, Keep
+from compressor.graph import ChannelGraph, Keep, channel_graph
 from compressor.masks import ChannelMasks
+from compressor.slim import slim
 
 
 def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Give batch norms statistics, scales and biases under which a misplaced mask shows."""
+    """Give norms statistics, scales and biases under which a misplaced mask shows."""
     g = torch.Generator().manual_seed(seed)
     for norm in model.modules():
+        if isinstance(norm, nn.LayerNorm | nn.GroupNorm) and norm.weight is not None:
+            norm.weight.data = torch.rand(norm.weight.shape, generator=g) + 0.5
+            norm.bias.data = torch.randn(norm.bias.shape, generator=g) * 0.3
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
             n = norm.num_features
             norm.weight.data = torch.rand(n, generator=g) + 0.5
@@ -82,3 +86,49 @@ class TinyResNet(nn.Module):
         out = F.relu(self.norm(self.stem(x)))
         out = self.block2(self.block1(out))
         return self.head(out.mean((2, 3)))
+
+
+def graph_of(model: nn.Module, side: int = 8) -> ChannelGraph:
+    return channel_graph(model, torch.randn(1, 3, side, side))
+
+
+def groups_of(graph: ChannelGraph) -> dict[tuple[str, ...], int]:
+    """Producers -> number of classes."""
+    return {group.producers: len(group.classes) for group in graph.groups}
+
+
+def assert_exact(model: nn.Module, side: int = 8, seeds: int = 4, share: float = 0.5) -> None:
+    """Slimmed equals masked for random keep sets, some with empty branches; and it trains."""
+    model = randomize(model).double().eval()
+    graph = channel_graph(model, torch.randn(1, 3, side, side).double())
+    x = torch.randn(3, 3, side, side).double()
+    for seed in range(seeds):
+        keep = random_keep(graph, seed, share=share, empty_every=seed % 3)
+        slimmed = slim(model, graph, keep)
+        with torch.no_grad():
+            assert relative(slimmed(x), masked(model, graph, keep, x)) <= 1e-9
+        slimmed.train()(x).sum().backward()
+
+
+class Wrapped(nn.Module):
+    """Conv, a body that is being tested, conv, mean over the plane."""
+
+    def __init__(self, body: nn.Module, width: int = 8, after: int | None = None) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, width, 3, padding=1)
+        self.body = body
+        self.last = nn.Conv2d(width if after is None else after, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.body(self.first(x))).mean((2, 3))
+
+
+class Call(nn.Module):
+    """A function as a module that symbolic tracing looks into."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
