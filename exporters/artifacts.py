@@ -19,7 +19,7 @@ class TensorSpec:
 
     Attributes:
         shape: -1 stands for the free batch dimension.
-        layout: "NCHW" or "NHWC" for images, None for logits.
+        layout: "NCHW" or "NHWC" for images, None for outputs.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Inspection:
     """What reading a file back shows.
 
     Attributes:
+        output, more_outputs: in the order of the file.
         weight_bytes: bytes of constants by dtype.
         activation_bytes: largest sum of tensors alive at once, at batch 1: a lower bound of the
             memory that a runtime needs for activations.
@@ -63,11 +64,22 @@ class Inspection:
     convs: int
     fused_integer_convs: int | None
     op_counts: dict[str, int] = field(compare=False)
+    more_outputs: tuple[TensorSpec, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return (self.output, *self.more_outputs)
 
 
 @dataclass(frozen=True)
 class Exported:
-    """One file of a model folder, as in manifest.json. `size_bytes` counts side files."""
+    """One file of a model folder, as in manifest.json.
+
+    Attributes:
+        size_bytes: side files included.
+        output: the first one; what accuracy is measured on.
+        more_outputs: the others, in the order in which the model returns them.
+    """
 
     name: str
     stage: str
@@ -85,6 +97,7 @@ class Exported:
     fused_integer_convs: int | None
     convs: int
     agreement_validation: float
+    more_outputs: tuple[TensorSpec, ...] = ()
 
     def __post_init__(self) -> None:
         for value, known in (
@@ -102,6 +115,7 @@ class Exported:
             "float_layers": list(self.float_layers),
             "input": self.input.to_json(),
             "output": self.output.to_json(),
+            "more_outputs": [output.to_json() for output in self.more_outputs],
         }
 
     @classmethod
@@ -113,6 +127,7 @@ class Exported:
                 "float_layers": tuple(entry["float_layers"]),
                 "input": TensorSpec.from_json(entry["input"]),
                 "output": TensorSpec.from_json(entry["output"]),
+                "more_outputs": tuple(map(TensorSpec.from_json, entry.get("more_outputs", ()))),
             }
         )
 

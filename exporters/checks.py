@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,8 @@ from exporters.onnx_qdq import Graph
 
 if TYPE_CHECKING:
     import onnx
+
+Runner = Callable[[np.ndarray], list[np.ndarray]]
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 FLOAT_TOLERANCE = 1e-3  # of the largest output; litert-torch and onnx are exact to about 1e-5
@@ -28,7 +30,7 @@ def check_dtypes(name: str, found: Inspection, *, format: str, precision: str) -
         CheckError: the file is something else than its name says.
     """
     io_dtype = "int8" if (format, precision) == ("tflite", "int8") else "float32"
-    for tensor in (found.input, found.output):
+    for tensor in (found.input, *found.outputs):
         if tensor.dtype != io_dtype:
             raise CheckError(f"{name}: {tensor.name} is {tensor.dtype}, expected {io_dtype}")
         if io_dtype == "int8" and (tensor.scale is None or tensor.zero_point is None):
@@ -117,32 +119,34 @@ def _softmax(model: onnx.ModelProto) -> Iterator[str]:
             yield f"Softmax {node.name or node.output[0]} is quantized"
 
 
-def onnx_runner(path: Path) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from float32 [b, C, H, W] to float32 logits [b, classes]."""
+def onnx_runner(path: Path, outputs: Sequence[str]) -> Runner:
+    """A function from float32 [b, C, H, W] to the named outputs, float32 [b, ...] each."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda batch: session.run(None, {name: batch})[0]
+    return lambda batch: session.run(list(outputs), {name: batch})
 
 
-def tflite_runner(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+def tflite_runner(path: Path, outputs: Sequence[str]) -> Runner:
     """The same for a TFLite file, one image at a time; quantizes and dequantizes where needed."""
     from ai_edge_litert.interpreter import Interpreter
 
     interpreter = Interpreter(str(path))
     interpreter.allocate_tensors()
-    entry, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    entry = interpreter.get_input_details()[0]
+    details = {detail["name"]: detail for detail in interpreter.get_output_details()}
+    results = [details[name] for name in outputs]
 
-    def run(batch: np.ndarray) -> np.ndarray:
-        logits = []
+    def run(batch: np.ndarray) -> list[np.ndarray]:
+        answers = []
         for image in batch.transpose(0, 2, 3, 1):  # [b, C, H, W] -> [b, H, W, C]
             interpreter.set_tensor(entry["index"], quantize(image[None], entry))
             interpreter.invoke()
-            logits.append(dequantize(interpreter.get_tensor(result["index"]), result)[0])
-        return np.stack(logits)
+            answers.append([dequantize(interpreter.get_tensor(r["index"]), r)[0] for r in results])
+        return [np.stack(values) for values in zip(*answers, strict=True)]
 
     return run
 
@@ -167,32 +171,43 @@ def dequantize(values: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
 
 def agreement(
     name: str,
-    run: Callable[[np.ndarray], np.ndarray],
+    run: Runner,
     batches: Callable[[], Iterator[np.ndarray]],
-    expected: list[np.ndarray],
+    expected: list[list[np.ndarray]],
     *,
     precision: str,
 ) -> float:
     """Share of the validation images on which the file's top-1 class is torch's.
 
+    Of a map [b, classes, ...] the share of its places; of several outputs the first one's.
+
     Args:
-        expected: torch's logits [b, classes] per batch of `batches`.
+        expected: torch's outputs [b, ...] per batch of `batches`.
 
     Raises:
-        CheckError: a float file whose logits aren't torch's: it computes something else.
+        CheckError: a float file whose outputs aren't torch's: it computes something else.
     """
     tolerance = {"float32": FLOAT_TOLERANCE, "float16": FLOAT16_TOLERANCE}.get(precision)
     same = count = 0
     for batch, wanted in zip(batches(), expected, strict=True):
-        logits = run(batch)
-        if logits.shape != wanted.shape or not np.isfinite(logits).all():
-            raise CheckError(f"{name}: logits {list(logits.shape)}, or some not finite")
-        worst = float(np.abs(logits - wanted).max() / max(float(np.abs(wanted).max()), 1e-6))
-        if tolerance is not None and worst > tolerance:
-            raise CheckError(
-                f"{name}: logits differ from torch's by {worst:.1e} of the largest, "
-                f"{tolerance:.0e} is allowed; the converter changed the model"
-            )
-        same += int((logits.argmax(1) == wanted.argmax(1)).sum())
-        count += len(batch)
+        found = run(batch)
+        for index, pair in enumerate(zip(found, wanted, strict=True)):
+            _check_values(name if len(found) == 1 else f"{name}, output {index}", *pair, tolerance)
+        classes = [values[0].reshape(*values[0].shape[:2], -1) for values in (found, wanted)]
+        equal = classes[0].argmax(1) == classes[1].argmax(1)  # [b, places]
+        same += int(equal.sum())
+        count += equal.size
     return same / count
+
+
+def _check_values(
+    where: str, found: np.ndarray, wanted: np.ndarray, tolerance: float | None
+) -> None:
+    if found.shape != wanted.shape or not np.isfinite(found).all():
+        raise CheckError(f"{where}: logits {list(found.shape)}, or some not finite")
+    worst = float(np.abs(found - wanted).max() / max(float(np.abs(wanted).max()), 1e-6))
+    if tolerance is not None and worst > tolerance:
+        raise CheckError(
+            f"{where}: logits differ from torch's by {worst:.1e} of the largest, "
+            f"{tolerance:.0e} is allowed; the converter changed the model"
+        )

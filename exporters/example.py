@@ -49,17 +49,19 @@ def to_input(image: np.ndarray, spec: dict[str, Any]) -> np.ndarray:
 
 
 def run(entry: dict[str, Any], runtime: Any, values: np.ndarray) -> np.ndarray:
-    """The logits [classes] of a file as float."""
+    """The first output of a file as float, without the batch dimension."""
     path = str(FOLDER / entry["path"])
     if entry["format"] == "onnx":
         session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        return session.run(None, {entry["input"]["name"]: values})[0][0]
+        return session.run([entry["output"]["name"]], {entry["input"]["name"]: values})[0][0]
     interpreter = runtime.Interpreter(model_path=path)
     interpreter.allocate_tensors()
     interpreter.set_tensor(interpreter.get_input_details()[0]["index"], values)
     interpreter.invoke()
-    logits = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])[0]
     spec = entry["output"]
+    details = interpreter.get_output_details()
+    details = [detail for detail in details if detail["name"] == spec["name"]] or details
+    logits = interpreter.get_tensor(details[0]["index"])[0]
     if spec["dtype"] == "float32":
         return logits
     return (logits.astype(np.float32) - spec["zero_point"]) * spec["scale"]
@@ -94,6 +96,9 @@ def main(arguments: list[str]) -> None:
     entry, runtime = choose(manifest["files"], arguments[1] if len(arguments) == 2 else None)
     image = load_image(arguments[0], manifest)
     logits = run(entry, runtime, to_input(image, entry["input"]))
+    if logits.ndim != 1:
+        print(f"{entry['output']['name']} {list(logits.shape)} ({entry['name']})")
+        return
     odds = np.exp(logits - logits.max())
     best = int(logits.argmax())
     print(f"{labels[best]} {odds[best] / odds.sum():.3f} ({entry['name']})")

@@ -16,6 +16,7 @@ from exporters.calibration import Calibration
 from exporters.errors import ExportError, UnsupportedExportError
 from exporters.inspect_onnx import inspect_onnx
 from exporters.inspect_tflite import inspect_tflite
+from exporters.model_outputs import flatten_outputs
 from exporters.onnx_float import export_float_onnx
 from exporters.onnx_fp16 import export_fp16_onnx
 from exporters.onnx_int8 import export_int8_onnx
@@ -47,7 +48,8 @@ def export_files(
     """Write {stage}.{precision}.{format} for each wanted pair into `folder`, and check them.
 
     Args:
-        model: any CNN from float32 [N, C, H, W] to logits [N, classes]; it isn't changed.
+        model: any CNN from float32 [N, C, H, W] to logits [N, classes], or to maps, or to several
+            outputs in a dict, tuple or list; it isn't changed.
         stage: "baseline" or "slim".
         input_shape: (C, H, W).
         calibration: samples for INT8 ranges, the same for both formats.
@@ -63,10 +65,14 @@ def export_files(
     _refuse_unsupported(board, formats, precisions)
     folder.mkdir(parents=True, exist_ok=True)
     clone = deployable(model)
-    expected = _torch_logits(clone, validation)
+    with quiet_step("run the model in torch"):
+        outputs = flatten_outputs(clone, input_shape)
+        expected = _torch_outputs(clone, validation)
     entries = []
     with tempfile.TemporaryDirectory() as scratch:
-        job = _Job(clone, stage, folder, Path(scratch), input_shape, calibration, board, progress)
+        job = _Job(
+            clone, stage, folder, Path(scratch), input_shape, outputs, calibration, board, progress
+        )
         for format in [name for name in FORMATS if name in formats]:
             for precision in [name for name in PRECISIONS if name in precisions]:
                 path = job.write(format, precision)
@@ -83,6 +89,7 @@ class _Job:
     folder: Path
     scratch: Path
     input_shape: tuple[int, int, int]
+    outputs: tuple[str, ...]
     calibration: Calibration
     board: Board
     progress: Callable[[str], None]
@@ -135,12 +142,15 @@ class _Job:
                 self.model,
                 path,
                 input_shape=self.input_shape,
+                outputs=self.outputs,
                 opset_max=self.board.onnx_opset_max,
                 ir_max=self.board.onnx_ir_max,
                 progress=self.progress,
             )
         else:
-            export_float_tflite(self.model, path, input_shape=self.input_shape)
+            export_float_tflite(
+                self.model, path, input_shape=self.input_shape, outputs=self.outputs
+            )
         self.float_paths[format] = path
 
 
@@ -161,15 +171,19 @@ def _refuse_unsupported(board: Board, formats: Sequence[str], precisions: Sequen
             )
 
 
-def _torch_logits(model: nn.Module, validation: Batches) -> list[np.ndarray]:
-    """Logits [b, classes] of each validation batch."""
+def _torch_outputs(model: nn.Module, validation: Batches) -> list[list[np.ndarray]]:
+    """All outputs [b, ...] of each validation batch."""
     import torch
 
-    with quiet_step("run the model in torch"), torch.inference_mode():
-        logits = [model(torch.from_numpy(batch)).numpy() for batch in validation()]
-    if not logits:
+    found = []
+    with torch.inference_mode():
+        for batch in validation():
+            outputs = model(torch.from_numpy(batch))
+            several = outputs if isinstance(outputs, tuple) else (outputs,)
+            found.append([output.numpy() for output in several])
+    if not found:
         raise ExportError("no validation images to compare the files with torch on")
-    return logits
+    return found
 
 
 def _read_back(
@@ -178,16 +192,17 @@ def _read_back(
     format: str,
     precision: str,
     validation: Batches,
-    expected: list[np.ndarray],
+    expected: list[list[np.ndarray]],
 ) -> Exported:
     """Inspect and check one file; its manifest entry."""
-    found = _inspect(path, job.board, format, precision)
+    found = _inspect(path, job, format, precision)
     checks.check_dtypes(path.name, found, format=format, precision=precision)
     rules = job.board.quantization.onnx
     if (format, precision) == ("onnx", "int8") and rules and rules.profile == "tensorrt":
         checks.check_tensorrt(path)
     with quiet_step(f"compare {path.name} with torch"):
-        run = checks.onnx_runner(path) if format == "onnx" else checks.tflite_runner(path)
+        runner = checks.onnx_runner if format == "onnx" else checks.tflite_runner
+        run = runner(path, job.outputs)
         agreement = checks.agreement(path.name, run, validation, expected, precision=precision)
     return Exported(
         name=path.name,
@@ -200,6 +215,7 @@ def _read_back(
         sha256=sha256_of(path),
         input=found.input,
         output=found.output,
+        more_outputs=found.more_outputs,
         weight_bytes=found.weight_bytes,
         activation_bytes=found.activation_bytes,
         float_layers=found.float_layers if precision == "int8" else (),
@@ -209,13 +225,13 @@ def _read_back(
     )
 
 
-def _inspect(path: Path, board: Board, format: str, precision: str) -> Inspection:
+def _inspect(path: Path, job: _Job, format: str, precision: str) -> Inspection:
     if format == "tflite":
-        return inspect_tflite(path)
-    rules = board.quantization.onnx
+        return inspect_tflite(path, job.outputs)
+    rules = job.board.quantization.onnx
     return inspect_onnx(
         path,
         # TensorRT optimizes on the device; onnxruntime's graph says nothing about it.
         count_fused=precision == "int8" and rules is not None and rules.profile == "onnxruntime",
-        int8_on_arm=board.cpu.arch == "aarch64",
+        int8_on_arm=job.board.cpu.arch == "aarch64",
     )

@@ -39,6 +39,7 @@ def inspect_onnx(path: Path, *, count_fused: bool = True, int8_on_arm: bool = Fa
     return Inspection(
         input=_spec(model.graph.input[0], layout="NCHW"),
         output=_spec(model.graph.output[0], layout=None),
+        more_outputs=tuple(_spec(output, layout=None) for output in model.graph.output[1:]),
         weight_bytes=_weight_bytes(model),
         activation_bytes=_activation_bytes(model),
         float_layers=_float_layers(model),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -70,13 +71,21 @@ class TfliteGraph:
         return (count * bits + 7) // 8
 
 
-def inspect_tflite(path: Path) -> Inspection:
-    """Read a TFLite file back."""
+def inspect_tflite(path: Path, outputs: Sequence[str] = ()) -> Inspection:
+    """Read a TFLite file back.
+
+    Args:
+        outputs: names in the order wanted; a converter may order several outputs otherwise.
+    """
     graph = TfliteGraph(path)
+    specs = [_spec(graph, int(index), layout=None) for index in graph.subgraph.outputs]
+    if len(specs) > 1 and outputs:
+        specs.sort(key=lambda spec: outputs.index(spec.name))
     counts = Counter(graph.op_name(op) for op in graph.operators)
     return Inspection(
         input=_spec(graph, int(graph.subgraph.inputs[0]), layout="NHWC"),
-        output=_spec(graph, int(graph.subgraph.outputs[0]), layout=None),
+        output=specs[0],
+        more_outputs=tuple(specs[1:]),
         weight_bytes=_weight_bytes(graph),
         activation_bytes=_activation_bytes(graph),
         float_layers=tuple(

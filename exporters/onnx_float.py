@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporters.errors import UnsupportedExportError
+from exporters.model_outputs import SINGLE
 from exporters.onnx_tidy import lower_opset, name_layers, plain_reshapes, pool_means, strip_domains
 from exporters.quiet import quiet_step
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from torch import nn
 
 INPUT_NAME = "input"
-OUTPUT_NAME = "logits"
 EXPORT_OPSET = 18  # what torch.onnx writes natively; older ones are converted
 OLDEST_OPSET = 13  # first with per-channel QuantizeLinear
 PREFERRED_IR = 8  # read by every onnxruntime since 1.10
@@ -26,6 +26,7 @@ def export_float_onnx(
     path: Path,
     *,
     input_shape: tuple[int, int, int],
+    outputs: Sequence[str] = (SINGLE,),
     opset_max: int | None,
     ir_max: int | None,
     progress: Callable[[str], None],
@@ -34,6 +35,7 @@ def export_float_onnx(
 
     Args:
         model: as `prepare.deployable` returns it.
+        outputs: names, as `model_outputs.flatten_outputs` returns them.
         opset_max, ir_max: the board's limits; None for no limit.
 
     Raises:
@@ -48,7 +50,7 @@ def export_float_onnx(
             f"the board's runtimes read ONNX opset {opset} at most, {OLDEST_OPSET} is needed"
         )
     with quiet_step("export to ONNX"):
-        graph = _torch_export(model, input_shape)
+        graph = _torch_export(model, input_shape, outputs)
     graph = _simplified(graph, progress)
     with quiet_step("tidy the ONNX graph"):
         pool_means(graph)
@@ -63,7 +65,9 @@ def export_float_onnx(
         onnx.save(graph, str(path))
 
 
-def _torch_export(model: nn.Module, input_shape: tuple[int, int, int]) -> onnx.ModelProto:
+def _torch_export(
+    model: nn.Module, input_shape: tuple[int, int, int], outputs: Sequence[str]
+) -> onnx.ModelProto:
     import torch
 
     # Two samples: with one, torch.export would take the batch size for a constant.
@@ -76,7 +80,7 @@ def _torch_export(model: nn.Module, input_shape: tuple[int, int, int]) -> onnx.M
         external_data=False,
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         input_names=[INPUT_NAME],
-        output_names=[OUTPUT_NAME],
+        output_names=list(outputs),
         verbose=False,
     )
     assert program is not None

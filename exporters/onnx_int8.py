@@ -67,9 +67,7 @@ def export_int8_onnx(
         onnx.save(model, str(path))
 
 
-def _ranges(
-    source: onnx.ModelProto, calibration: Calibration, input_shape: tuple[int, ...]
-) -> Any:
+def _ranges(source: onnx.ModelProto, calibration: Calibration, input_shape: tuple[int, ...]) -> Any:
     """Smallest and largest value of each tensor, merged batch by batch in constant memory."""
     import onnx
     from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator

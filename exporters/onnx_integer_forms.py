@@ -27,7 +27,7 @@ def integer_forms(model: onnx.ModelProto) -> None:
         "HardSwish": _hard_swish,
         "BatchNormalization": _norm_as_convolution,
     }
-    nodes = []
+    nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         rewrite = rewrites.get(node.op_type)
         nodes += rewrite(node, graph) if rewrite else [node]

@@ -6,6 +6,7 @@ dimension would keep shapes from being known when memory is planned.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from exporters.calibration import Calibration, RangeTracker
 from exporters.inspect_tflite import TfliteGraph
+from exporters.model_outputs import SINGLE
 from exporters.quiet import quiet_step
 from exporters.tflite_pack import bounded_pads, repack
 
@@ -22,12 +24,19 @@ if TYPE_CHECKING:
 CALIBRATION_THREADS = 2
 
 
-def export_float_tflite(model: nn.Module, path: Path, *, input_shape: tuple[int, int, int]) -> None:
+def export_float_tflite(
+    model: nn.Module,
+    path: Path,
+    *,
+    input_shape: tuple[int, int, int],
+    outputs: Sequence[str] = (SINGLE,),
+) -> None:
     """Write `model` as a float32 TFLite file: [1, H, W, C] -> logits [1, classes].
 
     Args:
         model: as `prepare.deployable` returns it; takes NCHW.
         input_shape: (C, H, W).
+        outputs: names, as `model_outputs.flatten_outputs` returns them. Their layout stays torch's.
 
     Raises:
         ExportError: litert-torch can't convert the model.
@@ -40,7 +49,7 @@ def export_float_tflite(model: nn.Module, path: Path, *, input_shape: tuple[int,
         channels_last = litert_torch.to_channel_last_io(model, args=[0]).eval()
         example = torch.zeros(1, height, width, channels)
         litert_torch.convert(channels_last, (example,)).export(str(path))
-        repack(path, rename=True)
+        repack(path, outputs=outputs)
 
 
 def export_int8_tflite(
@@ -76,7 +85,7 @@ def export_int8_tflite(
             )
         result = job.quantize(ranges, enable_progress_report=False)
         path.write_bytes(bytes(result.quantized_model))
-        repack(path, rename=False)
+        repack(path)
 
 
 def export_float16_tflite(float_path: Path, path: Path) -> None:
@@ -99,7 +108,7 @@ def export_float16_tflite(float_path: Path, path: Path) -> None:
             )
         result = job.quantize(enable_progress_report=False)
         path.write_bytes(bytes(result.quantized_model))
-        repack(path, rename=False)
+        repack(path)
 
 
 def _ranges(

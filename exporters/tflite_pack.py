@@ -7,7 +7,7 @@ older interpreters and tflite-micro don't read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +29,17 @@ class _AlignedBuilder(flatbuffers.Builder):
         return super().CreateNumpyVector(x)
 
 
-def repack(path: Path, *, rename: bool) -> None:
+def repack(path: Path, *, outputs: Sequence[str] | None = None) -> None:
     """Rewrite the file in place.
 
     Args:
-        rename: give each tensor the name LAYER:INDEX, as `layer_of` reads it back. Once is enough:
-            names of this form stay as they are through quantization.
+        outputs: names of the model's outputs in its own order; every other tensor gets the name
+            LAYER:INDEX, as `layer_of` reads it back. None leaves all names: once is enough, they
+            stay as they are through quantization.
     """
     graph = TfliteGraph(path)
-    if rename:
-        _rename(graph)
+    if outputs is not None:
+        _rename(graph, outputs)
     path.write_bytes(pack(graph.model))
 
 
@@ -68,7 +69,7 @@ def pack(model: Any) -> bytes:
     return bytes(builder.Output())
 
 
-def _rename(graph: TfliteGraph) -> None:
+def _rename(graph: TfliteGraph, outputs: Sequence[str]) -> None:
     for operator in graph.operators:
         layer = _layer(graph, operator)
         tensors = [int(index) for index in (*operator.inputs, *operator.outputs) if index >= 0]
@@ -78,8 +79,18 @@ def _rename(graph: TfliteGraph) -> None:
             tensor.name = f"{layer}:{int(index)}".encode()
     for index in graph.subgraph.inputs:
         graph.tensors[int(index)].name = b"input"
-    for index in graph.subgraph.outputs:
-        graph.tensors[int(index)].name = b"logits"
+    for name, index in zip(outputs, _model_order(graph), strict=True):
+        graph.tensors[index].name = name.encode()
+
+
+def _model_order(graph: TfliteGraph) -> list[int]:
+    """Output tensors in the order in which the model returns them, which only the signature keeps.
+
+    litert-torch calls them output_0, output_1 and so on there.
+    """
+    entries = graph.model.signatureDefs[0].outputs
+    places = {int(entry.name.decode().rpartition("_")[2]): entry.tensorIndex for entry in entries}
+    return [int(places[place]) for place in sorted(places)]
 
 
 def _layer(graph: TfliteGraph, operator: Any) -> str:

@@ -89,6 +89,8 @@ class ModelFile:
     Attributes:
         path: POSIX path relative to the folder.
         size_bytes: bytes on disk, side files included.
+        output: what `Runner.run` returns and accuracy is measured on.
+        more_outputs: the file's other outputs, which are computed and timed as well.
         weight_bytes: bytes of the constants by dtype; None where the exporter gave none.
         activation_bytes: liveness lower bound at batch 1, in bytes; None where not given.
     """
@@ -105,6 +107,11 @@ class ModelFile:
     output: TensorSpec
     weight_bytes: dict[str, int] | None
     activation_bytes: int | None
+    more_outputs: tuple[TensorSpec, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        return (self.output, *self.more_outputs)
 
     @classmethod
     def from_json(cls, data: Any, where: str) -> ModelFile:
@@ -124,6 +131,10 @@ class ModelFile:
             output=TensorSpec.from_json(_get(data, "output", dict, where), f"{where}, output"),
             weight_bytes=_optional(data, "weight_bytes", dict, where),
             activation_bytes=_optional(data, "activation_bytes", int, where),
+            more_outputs=tuple(
+                TensorSpec.from_json(item, f"{where}, more_outputs")
+                for item in data.get("more_outputs") or ()
+            ),
         )
 
 

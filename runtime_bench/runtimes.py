@@ -40,10 +40,10 @@ class Runner(Protocol):
         """Normalised float32 [b, C, H, W] -> the file's own layout and dtype."""
 
     def invoke(self, native: AnyArray) -> AnyArray:
-        """The file's output for its own input, copies in and out included."""
+        """The file's first output for its own input; all are computed and copied out."""
 
     def run(self, batch: FloatArray) -> FloatArray:
-        """Normalised float32 [b, C, H, W] -> float32 logits [b, classes]."""
+        """Normalised float32 [b, C, H, W] -> the first output as float32 [b, values]."""
 
 
 class OnnxRunner:
@@ -62,7 +62,9 @@ class OnnxRunner:
         )
         self._file = file
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        for tensor, spec in ((inputs[0], file.input), (outputs[0], file.output)):
+        if len(outputs) != len(file.outputs):
+            _expect(file.output, "number of outputs beside", len(outputs), len(file.outputs))
+        for tensor, spec in ((inputs[0], file.input), *zip(outputs, file.outputs, strict=True)):
             dtype = _ONNX_DTYPES.get(tensor.type, tensor.type)
             _expect(spec, "name and dtype", (tensor.name, dtype), (spec.name, spec.dtype))
         batch = inputs[0].shape[0]
@@ -74,7 +76,8 @@ class OnnxRunner:
 
     def invoke(self, native: AnyArray) -> AnyArray:
         feed = {self._file.input.name: native}
-        output: AnyArray = self._session.run([self._file.output.name], feed)[0]
+        # All of them: left out, an output might not be computed.
+        output: AnyArray = self._session.run([o.name for o in self._file.outputs], feed)[0]
         return output
 
     def run(self, batch: FloatArray) -> FloatArray:
@@ -93,11 +96,11 @@ class TfliteRunner:
         self._interpreter.allocate_tensors()
         self._file = file
         given = self._interpreter.get_input_details()[0]
-        made = self._interpreter.get_output_details()[0]
-        for details, spec in ((given, file.input), (made, file.output)):
+        made = _in_order(self._interpreter.get_output_details(), file)
+        for details, spec in ((given, file.input), *zip(made, file.outputs, strict=True)):
             _expect_tflite(spec, details)
         _expect_batch(int(given["shape"][0]))
-        self._input, self._output = given["index"], made["index"]
+        self._input, self._outputs = given["index"], [details["index"] for details in made]
 
     def prepare(self, batch: FloatArray) -> AnyArray:
         return to_native(batch, self._file.input)
@@ -105,8 +108,8 @@ class TfliteRunner:
     def invoke(self, native: AnyArray) -> AnyArray:
         self._interpreter.set_tensor(self._input, native)
         self._interpreter.invoke()
-        output: AnyArray = self._interpreter.get_tensor(self._output)
-        return output
+        outputs: list[AnyArray] = [self._interpreter.get_tensor(one) for one in self._outputs]
+        return outputs[0]
 
     def run(self, batch: FloatArray) -> FloatArray:
         return from_native(self.invoke(self.prepare(batch)), self._file.output)
@@ -149,6 +152,19 @@ def tflite_name(module: str) -> str:
         return f"{distribution} {metadata.version(distribution)}"
     except metadata.PackageNotFoundError:
         return distribution
+
+
+def _in_order(details: list[dict[str, Any]], file: ModelFile) -> list[dict[str, Any]]:
+    """Output details in the manifest's order; by name where there are several."""
+    if len(details) != len(file.outputs):
+        _expect(file.output, "number of outputs beside", len(details), len(file.outputs))
+    if len(details) == 1:
+        return details
+    by_name = {str(detail["name"]): detail for detail in details}
+    for spec in file.outputs:
+        if spec.name not in by_name:
+            _expect(spec, "name", sorted(by_name), spec.name)
+    return [by_name[spec.name] for spec in file.outputs]
 
 
 def _expect_tflite(spec: TensorSpec, details: dict[str, Any]) -> None:

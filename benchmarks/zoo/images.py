@@ -31,7 +31,10 @@ def crops(count: int, size: int, seed: int) -> tuple[NDArray[np.float32], NDArra
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % CLASSES
     pixels = np.stack(
-        [_crop(photographs[label // strips], label % strips, strips, size, rng) for label in labels]
+        [
+            _crop(photographs[label // strips], label % strips, strips, size, rng)
+            for label in labels.tolist()
+        ]
     )
     normalised = (pixels / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
     images = np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), dtype=np.float32)

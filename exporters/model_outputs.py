@@ -1,0 +1,68 @@
+"""The outputs of a network as a flat, named tuple, whatever container its forward returns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from exporters.errors import UnsupportedExportError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SINGLE = "logits"
+
+
+def flatten_outputs(model: nn.Module, input_shape: tuple[int, int, int]) -> tuple[str, ...]:
+    """Let a network return its outputs as a flat tuple, in place, and return their names.
+
+    A single tensor stays as it is and is called "logits". Keys of dicts and fields of named tuples
+    are names ("out", "aux"), places in other sequences become "output_0"; deeper ones are joined
+    ("boxes_0"). None among the outputs is left out.
+
+    Args:
+        model: a copy of our own, in eval mode.
+        input_shape: (C, H, W).
+
+    Raises:
+        UnsupportedExportError: an output is neither a tensor nor a container of tensors.
+    """
+    import torch
+
+    with torch.inference_mode():
+        example = model(torch.zeros(1, *input_shape))
+    if isinstance(example, torch.Tensor):
+        return (SINGLE,)
+    names = tuple(name for name, _ in _leaves(example))
+    forward = model.forward
+
+    def flat(x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(value for _, value in _leaves(forward(x)))
+
+    # On the instance, not as a wrapper: a wrapper would put its own name before every layer's.
+    model.forward = flat
+    return names
+
+
+def _leaves(outputs: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    import torch
+
+    if outputs is None:
+        return
+    if isinstance(outputs, torch.Tensor):
+        yield re.sub(r"\W", "_", path), outputs
+    elif isinstance(outputs, Mapping):
+        for key, value in outputs.items():
+            yield from _leaves(value, f"{path}_{key}" if path else str(key))
+    elif isinstance(outputs, Sequence) and not isinstance(outputs, str):
+        fields = getattr(outputs, "_fields", None)
+        for index, value in enumerate(outputs):
+            key = fields[index] if fields else index
+            named = str(key) if fields else f"output_{key}"
+            yield from _leaves(value, f"{path}_{key}" if path else named)
+    else:
+        raise UnsupportedExportError(
+            f"the model returns a {type(outputs).__name__}; a tensor, or a dict, tuple or list of "
+            "tensors, is needed"
+        )
