@@ -8,13 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from compress_export.task import Task
 
 if TYPE_CHECKING:
     import torch
 
     from runtime_bench import Measurement
-    from runtime_bench.manifest import ModelFile
     from runtime_bench.runtimes import Runner
 
 _BATCH = 32
@@ -35,32 +36,30 @@ def with_scores(
 
 def _scored(item: Measurement, task: Task, say: Callable[[str], None]) -> Measurement:
     say(f"{item.name}: evaluating {task.objective.metric_name}")
-    from runtime_bench.runtimes import load_runner
-
-    file = _described(item)
-    runner = load_runner(Path(item.folder) / file.path, file, item.threads)
-    start = time.perf_counter()
+    runner, start = _runner(item), time.perf_counter()
     total, count = 0.0, 0
     for x, labels in task.test_batches():
         for part, truth in zip(x.split(_BATCH), labels.split(_BATCH), strict=True):
-            scores = task.objective.scores(_answer(runner, file, part), truth)
+            scores = task.objective.scores(_answer(runner, part), truth)
             total += float(scores.double().sum())
             count += len(truth)
     seconds = time.perf_counter() - start
     return replace(item, score=total / count, samples=count, eval_seconds=seconds)
 
 
-def _described(item: Measurement) -> ModelFile:
+def _runner(item: Measurement) -> Runner:
     from runtime_bench import read_manifest
+    from runtime_bench.runtimes import load_runner
 
-    (file,) = [f for f in read_manifest(Path(item.folder)).files if f.name == item.name]
-    return file
+    folder = Path(item.folder)
+    (file,) = [file for file in read_manifest(folder).files if file.name == item.name]
+    return load_runner(folder / file.path, file, item.threads)
 
 
-def _answer(runner: Runner, file: ModelFile, x: torch.Tensor) -> torch.Tensor:
-    """Return the file's output for a batch, image by image where it takes no more at a time."""
+def _answer(runner: Runner, x: torch.Tensor) -> list[torch.Tensor]:
+    """Return the file's outputs for a batch, image by image where it takes no more at a time."""
     import torch
 
     parts = [x] if runner.free_batch else x.split(1)
-    flat = torch.cat([torch.from_numpy(runner.run(part.numpy())) for part in parts])
-    return flat.reshape(len(x), *file.output.shape[1:])
+    answers = [runner.run_all(part.numpy()) for part in parts]
+    return [torch.from_numpy(np.concatenate(one)) for one in zip(*answers, strict=True)]

@@ -41,6 +41,11 @@ def to_native(batch: FloatArray, spec: TensorSpec) -> AnyArray:
 
 def from_native(output: AnyArray, spec: TensorSpec) -> FloatArray:
     """The file's output as float32 logits [b, classes]."""
+    return real_values(output, spec).reshape(len(output), -1)
+
+
+def real_values(output: AnyArray, spec: TensorSpec) -> FloatArray:
+    """A file's output as float32, same shape."""
     if spec.scale is not None and spec.zero_point is not None:
         output = dequantize(output, spec.scale, spec.zero_point)
-    return output.astype(np.float32, copy=False).reshape(len(output), -1)
+    return output.astype(np.float32, copy=False)

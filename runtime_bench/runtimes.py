@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from runtime_bench.errors import BenchError, RuntimeMissingError
 from runtime_bench.manifest import ModelFile, TensorSpec
-from runtime_bench.quantize import AnyArray, FloatArray, from_native, to_native
+from runtime_bench.quantize import AnyArray, FloatArray, from_native, real_values, to_native
 
 _ONNX_DTYPES = {
     "tensor(float)": "float32",
@@ -45,6 +45,9 @@ class Runner(Protocol):
     def run(self, batch: FloatArray) -> FloatArray:
         """Normalised float32 [b, C, H, W] -> the first output as float32 [b, values]."""
 
+    def run_all(self, batch: FloatArray) -> tuple[FloatArray, ...]:
+        """Normalised float32 [b, C, H, W] -> every output as float32, in its own shape."""
+
 
 class OnnxRunner:
     """An ONNX file in onnxruntime on the CPU."""
@@ -75,13 +78,19 @@ class OnnxRunner:
         return to_native(batch, self._file.input)
 
     def invoke(self, native: AnyArray) -> AnyArray:
-        feed = {self._file.input.name: native}
-        # All of them: left out, an output might not be computed.
-        output: AnyArray = self._session.run([o.name for o in self._file.outputs], feed)[0]
-        return output
+        return self._invoke_all(native)[0]
 
     def run(self, batch: FloatArray) -> FloatArray:
         return from_native(self.invoke(self.prepare(batch)), self._file.output)
+
+    def run_all(self, batch: FloatArray) -> tuple[FloatArray, ...]:
+        return _all_real(self._invoke_all(self.prepare(batch)), self._file)
+
+    def _invoke_all(self, native: AnyArray) -> list[AnyArray]:
+        feed = {self._file.input.name: native}
+        # All of them: left out, an output might not be computed.
+        outputs: list[AnyArray] = self._session.run([o.name for o in self._file.outputs], feed)
+        return outputs
 
 
 class TfliteRunner:
@@ -106,13 +115,18 @@ class TfliteRunner:
         return to_native(batch, self._file.input)
 
     def invoke(self, native: AnyArray) -> AnyArray:
-        self._interpreter.set_tensor(self._input, native)
-        self._interpreter.invoke()
-        outputs: list[AnyArray] = [self._interpreter.get_tensor(one) for one in self._outputs]
-        return outputs[0]
+        return self._invoke_all(native)[0]
 
     def run(self, batch: FloatArray) -> FloatArray:
         return from_native(self.invoke(self.prepare(batch)), self._file.output)
+
+    def run_all(self, batch: FloatArray) -> tuple[FloatArray, ...]:
+        return _all_real(self._invoke_all(self.prepare(batch)), self._file)
+
+    def _invoke_all(self, native: AnyArray) -> list[AnyArray]:
+        self._interpreter.set_tensor(self._input, native)
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(one) for one in self._outputs]
 
 
 def load_runner(path: Path, file: ModelFile, threads: int, arena: bool = True) -> Runner:
@@ -152,6 +166,10 @@ def tflite_name(module: str) -> str:
         return f"{distribution} {metadata.version(distribution)}"
     except metadata.PackageNotFoundError:
         return distribution
+
+
+def _all_real(natives: list[AnyArray], file: ModelFile) -> tuple[FloatArray, ...]:
+    return tuple(real_values(*pair) for pair in zip(natives, file.outputs, strict=True))
 
 
 def _in_order(details: list[dict[str, Any]], file: ModelFile) -> list[dict[str, Any]]:
