@@ -15,6 +15,7 @@ from torch import Tensor, fx
 
 from compressor.graph.interpreter import LabelInterpreter, fixed_like, function_name
 from compressor.graph.labels import align, joint_shape, narrow, varying_axes
+from compressor.graph.layer_rules import LAYERS, fixed_layer
 from compressor.graph.module_rules import labels_of_module
 from compressor.graph.replay import argument, replay
 from compressor.graph.size_rules import SIZE_RULES
@@ -41,7 +42,9 @@ def labels_of_node(run: LabelInterpreter, node: fx.Node, result: Any) -> Any:
             return fixed_like(result)
         rule = _RULES.get(name)
     if rule is None:
-        return run.fix_all(node, result, f"operator '{name}' is not understood")
+        _note_functional_layer(run, node, name, result)
+        reason = _REASONS.get(name, f"operator '{name}' is not understood")
+        return run.fix_all(node, result, reason)
     try:
         return rule(run, node, result)
     except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError):
@@ -54,13 +57,25 @@ def _free_parameter(run: LabelInterpreter, node: fx.Node, value: Tensor) -> Any:
     wide = [axis for axis, size in enumerate(value.shape) if size > 1]
     module, _, tensor = str(node.target).rpartition(".")
     owner = run.model.get_submodule(module)
-    if len(wide) != 1 or not (tensor in owner._parameters or tensor in owner._buffers):
+    own = tensor in owner._parameters or tensor in owner._buffers
+    if len(wide) != 1 or not own or not value.is_floating_point():
         return fixed_like(value)
     key = (module, tensor, wide[0])
     known = run.recorder.slices.get(key)
     labels = run.space.fresh(value.numel()) if known is None else known
     run.recorder.slice_axis(*key, labels)
     return labels.reshape(value.shape)
+
+
+def _note_functional_layer(run: LabelInterpreter, node: fx.Node, name: str, result: Any) -> None:
+    """A layer's weight that `forward` uses without calling the layer costs as the layer does."""
+    if name in ("linear", "conv1d", "conv2d", "conv3d") and len(node.args) > 1:
+        source, weight = node.args[:2]
+        if isinstance(source, fx.Node) and isinstance(weight, fx.Node) and weight.op == "get_attr":
+            module = str(weight.target).rpartition(".")[0]
+            owner = run.model.get_submodule(module)
+            if isinstance(owner, LAYERS):
+                fixed_layer(run, module, owner, run.shape(source), result.shape)
 
 
 def _elementwise(run: LabelInterpreter, node: fx.Node, result: Any) -> Any:
@@ -203,6 +218,18 @@ _RULES: dict[str, FunctionRule] = {
     **_table("squeeze", _squeezed),
     **_table("normalize", _normalized),
     **_table("cat concat concatenate", _concatenated),
+}
+
+_REASONS = {
+    **dict.fromkeys(
+        """matmul bmm baddbmm einsum scaled_dot_product_attention
+        multi_head_attention_forward""".split(),  # noqa: SIM905
+        "attention: a product of two feature maps",
+    ),
+    **dict.fromkeys(
+        "linear conv1d conv2d conv3d batch_norm layer_norm group_norm".split(),  # noqa: SIM905
+        "weights that are used without calling their module",
+    ),
 }
 
 _APART = (_elementwise, _pooling, _reduced, _squeezed, _normalized)

@@ -209,7 +209,7 @@ class LabelInterpreter:
         for labels, shape in operands:
             if _broadcasts(labels, shape, operands):
                 # One value gates many channels (or one bias serves them all): it has to stay.
-                self.space.fix(labels)
+                self.recorder.fix(_place(node), labels, "it serves many channels at once")
         if not matching:
             return fixed_like(result)
         united = matching[0].expand(joint_shape(matching))

@@ -59,7 +59,9 @@ def _follows(run: LabelInterpreter, size: Any, labels: Tensor, what: str) -> Non
     elif counted.exact and counted.labels.numel() == labels.numel():
         run.space.unite(counted.labels, labels)
     else:
-        raise _Unfit(f"a computed width in a {what}")
+        run.spoil(size, f"a computed width in a {what}")
+        if not run.space.all_fixed(labels):
+            raise _Unfit(f"a computed width in a {what}")
 
 
 def _own(run: LabelInterpreter, size: Any, labels: Tensor) -> bool:
@@ -86,7 +88,7 @@ def _reshaped(run: LabelInterpreter, node: fx.Node, result: Tensor) -> Any:
         run.space.unite(first, labels)
         labels, axes = first, [free]
     if len(axes) > 1:
-        raise _Unfit("a reshape mixes channels and positions")
+        raise _Unfit("a reshape splits the channels or mixes them with positions")
     for axis, size in sizes.items():
         if axis in axes:
             if not _own(run, size, source):
@@ -157,7 +159,9 @@ def _chunked(run: LabelInterpreter, node: fx.Node, result: Any) -> Any:
         return parts
     if not equal:
         raise _Unfit("a split into unequal parts")
-    if function_name(node.target) == "split" and not _own(run, amount, labels):
+    whole = _along(labels, axis, run.shape(node.all_input_nodes[0])[axis])
+    by_width = function_name(node.target) == "split"
+    if by_width and not _is_share(run, amount, whole) and not _own(run, amount, labels):
         _follows(run, amount, _along(parts[0], axis, result[0].shape[axis]), "split")
     for part in parts[1:]:
         run.space.unite(parts[0], part)
@@ -174,10 +178,26 @@ def _sections(run: LabelInterpreter, widths: Any, parts: list[Tensor], equal: bo
     if all(isinstance(width, int) for width in widths):
         raise _Unfit("a width is written in the code of a split")
     for width, part in zip(widths, parts, strict=True):
+        if len(parts) == 2 and _is_rest(run, width, together, parts[part is parts[0]]):
+            continue
         if isinstance(width, int):
             run.space.fix(part)
         else:
             _follows(run, width, part, "split")
+
+
+def _is_rest(run: LabelInterpreter, width: Any, whole: Tensor, other: Tensor) -> bool:
+    """Return whether a number is `self.whole - self.other`, and let both attributes follow."""
+    if not isinstance(width, fx.Node) or width.target is not operator.sub:
+        return False
+    minuend, subtrahend = width.args
+    for node, labels in ((minuend, whole), (subtrahend, other)):
+        counted = run.counted.get(node) if isinstance(node, fx.Node) else None
+        if counted is None or counted.attribute is None or run.scalars[node] != len(labels):
+            return False
+    _follows(run, minuend, whole, "split")
+    _follows(run, subtrahend, other, "split")
+    return True
 
 
 def _along(labels: Tensor, axis: int, size: int) -> Tensor:
@@ -249,14 +269,24 @@ def _slice_follows(run: LabelInterpreter, entry: Any, labels: Tensor) -> None:
             _follows(run, bound, labels[:value], "slice")
 
 
-def _is_share(run: LabelInterpreter, bound: fx.Node, labels: Tensor) -> bool:
-    """Return whether a number is that of these channels divided by an integer."""
-    if bound.target is not operator.floordiv or not _own(run, bound, labels):
+def _is_share(run: LabelInterpreter, size: Any, labels: Tensor) -> bool:
+    """Return whether a number is that of these channels divided by an integer.
+
+    It may be read off a tensor (`x.shape[1] // 2`) or off an attribute (`self.width // 2`), which
+    follows then.
+    """
+    if not isinstance(size, fx.Node) or size.target is not operator.floordiv:
         return False
-    whole, parts = bound.args
+    whole, parts = size.args
     counted = run.counted.get(whole) if isinstance(whole, fx.Node) else None
-    exact = counted is not None and counted.exact and counted.labels.numel() == labels.numel()
-    return exact and isinstance(parts, int) and labels.numel() % parts == 0
+    if counted is None or not isinstance(parts, int) or run.scalars[whole] != labels.numel():  # type: ignore[index]
+        return False
+    if labels.numel() % parts:
+        return False
+    if counted.attribute is not None:
+        run.recorder.count(*counted.attribute, labels)
+        return True
+    return counted.exact and _own(run, whole, labels)
 
 
 def _padded(run: LabelInterpreter, node: fx.Node, result: Tensor) -> Any:
