@@ -5,8 +5,8 @@ classifier ignored, nothing tuned for a network. Source: Fang et al. 2023, DepGr
 (https://arxiv.org/abs/2301.12900), and https://github.com/VainF/Torch-Pruning.
 
 The masked network is the whole one whose layers see zeros in the input channels that the pruner
-took from them. Norms over all channels (LayerNorm) have other statistics once channels are gone; a
-network that was pruned there is another function, which shows as an error here.
+took from them, and whose norms over several channels (LayerNorm, GroupNorm) leave the dropped ones
+out of their statistics, as our own masked networks do.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ import torch
 import torch_pruning as tp  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 
 from benchmarks.zoo.memory import with_peak
 from benchmarks.zoo.models import CLASSES
 
 RATIO = 0.5
+
+NORMS = (nn.LayerNorm, nn.GroupNorm)
 
 Removed = dict[nn.Module, NDArray[np.int64]]
 
@@ -82,13 +85,14 @@ def make_pruner(model: nn.Module, example: Tensor) -> Any:
 
 
 def prune(pruner: Any) -> Removed:
-    """Prune, and return the input channels of the whole network that each layer lost."""
+    """Prune, and return the channels of the whole network that each layer and norm lost."""
     left: Removed = {}
     gone: dict[nn.Module, list[int]] = defaultdict(list)
     for group in pruner.step(interactive=True):
         for dependency, indices in group:
             module = dependency.target.module
-            if _mixes(module) and pruner.DG.is_in_channel_pruning_fn(dependency.handler):
+            reads = pruner.DG.is_in_channel_pruning_fn(dependency.handler)
+            if isinstance(module, NORMS) or (_mixes(module) and reads):
                 channels = left.setdefault(module, np.arange(_width(module)))
                 gone[module] += channels[indices].tolist()
                 left[module] = np.delete(channels, indices)
@@ -100,9 +104,12 @@ def masked(model: nn.Module, removed: Mapping[str, NDArray[np.int64]], x: Tensor
     """The outputs of the whole network when layers see zeros in some input channels."""
     network = copy.deepcopy(model).double()
     for name, channels in removed.items():
-        layer = network.get_submodule(name)
-        axis = -1 if isinstance(layer, nn.Linear) else 1
-        layer.register_forward_pre_hook(_zeroing(torch.from_numpy(channels), axis))
+        layer, dropped = network.get_submodule(name), torch.from_numpy(channels)
+        if isinstance(layer, NORMS):
+            layer.register_forward_hook(_over_the_others(dropped))
+        else:
+            axis = -1 if isinstance(layer, nn.Linear) else 1
+            layer.register_forward_pre_hook(_zeroing(dropped, axis))
     with torch.no_grad():
         outputs: Tensor = network(x)
     return outputs
@@ -115,6 +122,27 @@ def _zeroing(channels: Tensor, axis: int) -> Any:
     return zero
 
 
+def _over_the_others(dropped: Tensor) -> Any:
+    """A norm's result with the statistics of the channels that aren't dropped; 0 for those."""
+
+    def normalize(norm: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        assert isinstance(norm, NORMS)
+        width = _width(norm)
+        first = isinstance(norm, nn.GroupNorm) or output.shape[-1] != width
+        axis = 1 if first else output.dim() - 1
+        kept = torch.tensor(sorted(set(range(width)) - set(dropped.tolist())))
+        x = inputs[0].index_select(axis, kept)
+        scale, shift = (None if p is None else p[kept] for p in (norm.weight, norm.bias))
+        if isinstance(norm, nn.GroupNorm):
+            values = F.group_norm(x, norm.num_groups, scale, shift, norm.eps)
+        else:
+            last = x.movedim(axis, -1)
+            values = F.layer_norm(last, (len(kept),), scale, shift, norm.eps).movedim(-1, axis)
+        return torch.zeros_like(output).index_copy(axis, kept, values)
+
+    return normalize
+
+
 def _mixes(module: nn.Module) -> bool:
     if isinstance(module, _ConvNd):
         return module.groups == 1 or module.groups != module.out_channels
@@ -122,6 +150,10 @@ def _mixes(module: nn.Module) -> bool:
 
 
 def _width(module: nn.Module) -> int:
+    if isinstance(module, nn.LayerNorm):
+        return int(module.normalized_shape[-1])
+    if isinstance(module, nn.GroupNorm):
+        return module.num_channels
     return module.in_features if isinstance(module, nn.Linear) else int(module.in_channels)  # type: ignore[arg-type]
 
 

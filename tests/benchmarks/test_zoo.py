@@ -19,9 +19,10 @@ from benchmarks.zoo.child import Outcome, run_limited
 from benchmarks.zoo.files import compare
 from benchmarks.zoo.images import crops
 from benchmarks.zoo.models import CLASSES, EDGE, TORCHVISION, ZOO, chosen
-from benchmarks.zoo.peer import prune_with_peer
+from benchmarks.zoo.peer import masked, prune_with_peer
 from benchmarks.zoo.values import fit_head, randomize, settle
 from compressor.errors import InputError
+from compressor.verify import SlimError
 
 SMALL = ("mobilenet_v2", "shufflenet_v2_x0_5", "squeezenet1_1", "mnasnet0_5", "regnet_y_400mf")
 
@@ -145,7 +146,8 @@ def test_a_wrong_graph_shows_as_an_error(network):
         for cut in graph.slices
     )
     wrong = replace(graph, slices=swapped)
-    assert exactness(network, wrong, half_kept(graph, 0), images) > 1e-3
+    with pytest.raises(SlimError, match="head"):
+        exactness(network, wrong, half_kept(graph, 0), images)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -169,13 +171,26 @@ def test_the_peer_is_exact_on_a_residual_network(network):
     assert 0.4 < found["removed_conv"] < 0.6
 
 
-def test_the_masked_oracle_sees_a_layer_norm():
+def test_norms_of_the_masked_oracle_leave_masked_channels_out():
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 8, 16), nn.Flatten(), nn.LayerNorm(8), nn.Linear(8, CLASSES)
     ).eval()
+    randomize(model, 0)
     found = prune_with_peer(model, torch.from_numpy(crops(2, 16, 0)[0]))
-    assert found["error"] > 1e-3
+    assert found["error"] <= 1e-12 and found["removed_conv"] == 0.5
+
+
+def test_the_masked_oracle_sees_a_wrong_cut():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    x = torch.from_numpy(crops(2, 16, 0)[0]).double()
+    whole = masked(model, {}, x)
+    torch.testing.assert_close(whole, model.double()(x))
+    zeroed = masked(model, {"2": np.array([1])}, x)
+    with torch.no_grad():
+        model[2].weight[:, 1] = 0
+    torch.testing.assert_close(zeroed, model(x))
+    assert not torch.allclose(zeroed, whole)
 
 
 def test_comparison_ignores_what_never_changes():
