@@ -22,30 +22,18 @@ _SPREAD_WEIGHT = 20.0  # of boxes and points, whose squared errors are far below
 
 Patches = NDArray[np.uint8]
 Answers = NDArray[np.float32]
-
-
-class ONet(nn.Module):
-    """The shipped network; its three outputs stand side by side in one tensor, (N, 16).
-
-    Columns 0 to 3 are the edges of the box (left, top, right, bottom) relative to those of the
-    patch, in sizes of the patch; 4 to 13 five points; 14 and 15 the chances of no face and a face.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        from facenet_pytorch.models import mtcnn
-
-        self.net = mtcnn.ONet()
-
-    def forward(self, x: Tensor) -> Tensor:
-        box, points, face = self.net(x)
-        return torch.cat((box, points, face), dim=1)
+Outputs = tuple[Tensor, Tensor, Tensor]
+"""What the network returns for N patches: the edges of the box (left, top, right, bottom) relative
+to those of the patch, in sizes of the patch, (N, 4); five points, (N, 10); the chances of no face
+and of a face, (N, 2)."""
 
 
 def network(num_classes: int) -> nn.Module:
-    """Return the network with the weights that lie in the package."""
+    """Return the network as it is, with the weights that lie in the package."""
+    from facenet_pytorch.models.mtcnn import ONet
+
     if num_classes != 16:
-        raise ValueError(f"O-Net has 16 outputs, the data names {num_classes}")
+        raise ValueError(f"O-Net answers with 16 numbers, the data names {num_classes}")
     return ONet().eval()
 
 
@@ -93,34 +81,32 @@ def _answered(images: Patches) -> tuple[Patches, Answers]:
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float()  # (N, 3, 48, 48)
     with torch.no_grad():
         answers = network(16)((x - 127.5) / 128)
-    return images, answers.numpy()
+    return images, torch.cat(answers, dim=1).numpy()  # (N, 16)
 
 
-def distance(outputs: Tensor, wanted: Tensor) -> Tensor:
+def distance(outputs: Outputs, wanted: Tensor) -> Tensor:
     """Return how far answers are from the wanted ones, per patch, shape (N,).
 
     Cross-entropy of the chance of a face; where there is one, the squared errors of box and points.
     """
-    p, truth = outputs[:, 15].clamp(1e-6, 1 - 1e-6), wanted[:, 15]
+    box, points, face = outputs
+    p, truth = face[:, 1].clamp(1e-6, 1 - 1e-6), wanted[:, 15]
     entropy = -(truth * p.log() + (1 - truth) * (1 - p).log())
-    spread = (outputs[:, :14] - wanted[:, :14]).square().mean(dim=1)
+    spread = (torch.cat((box, points), dim=1) - wanted[:, :14]).square().mean(dim=1)
     return entropy + _SPREAD_WEIGHT * truth * spread
 
 
-def agreement(outputs: Tensor, wanted: Tensor) -> Tensor:
+def agreement(outputs: Outputs, wanted: Tensor) -> Tensor:
     """Return the agreement with the wanted answers, per patch, in 0..1, shape (N,).
 
     0 where one sees a face and the other does not, 1 where neither does, and the intersection over
     union of both boxes where both do.
     """
-    face, truth = outputs[:, 15] > FACE_THRESHOLD, wanted[:, 15] > FACE_THRESHOLD
-    overlap = _iou(_box(outputs), _box(wanted))
-    return (face == truth).float() * torch.where(truth, overlap, torch.ones_like(overlap))
-
-
-def _box(outputs: Tensor) -> Tensor:
-    """Return left, top, right and bottom in sizes of the patch, (N, 4)."""
-    return outputs[:, :4] + outputs.new_tensor([0.0, 0.0, 1.0, 1.0])
+    box, _, face = outputs
+    seen, truth = face[:, 1] > FACE_THRESHOLD, wanted[:, 15] > FACE_THRESHOLD
+    patch = box.new_tensor([0.0, 0.0, 1.0, 1.0])
+    overlap = _iou(box + patch, wanted[:, :4] + patch)
+    return (seen == truth).float() * torch.where(truth, overlap, torch.ones_like(overlap))
 
 
 def _iou(one: Tensor, other: Tensor) -> Tensor:
