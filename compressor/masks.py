@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from compressor.blend import blend, channel_means
 from compressor.graph import ChannelGraph
 from compressor.graph.channel_graph import FIXED_CLASS, Classes
 from compressor.joint_norm import masked_norm
@@ -26,9 +27,10 @@ class ChannelMasks:
     Args:
         model: the network.
         graph: its channel graph.
-        with_means: a dropped channel gives its mean over the batch instead of zero. Slimming gives
-            zero; but a channel's mean is a constant that the batch norms behind it take up as soon
-            as their statistics are measured anew, so this is nearer to the recalibrated network.
+        with_means: a dropped channel gives its mean (`blend.channel_means`) instead of zero.
+            Slimming gives zero; but a channel's mean is a constant that the batch norms behind it
+            take up as soon as their statistics are measured anew, so this is nearer to the
+            recalibrated network.
 
     Attributes:
         class_count: entries of one mask.
@@ -53,18 +55,21 @@ class ChannelMasks:
             if (norm.classes != FIXED_CLASS).any()
         ]
         self._mask: Tensor | None = None
+        self._taught_images: int | None = None
         self._handles: list[Any] = []
 
-    def set(self, mask: Tensor | None) -> None:
+    def set(self, mask: Tensor | None, taught_images: int | None = None) -> None:
         """Set the mask of the next forward passes.
 
         Args:
             mask: 1 keeps, 0 drops, shape (class_count,) for all images or (batch, class_count) for
                 each; may carry gradients. None keeps everything.
+            taught_images: only the first masks get gradients, which is cheaper; `blend.blend`.
 
         Raises:
             ValueError: the number of classes doesn't match.
         """
+        self._taught_images = taught_images
         if mask is None:
             self._mask = None
             return
@@ -99,11 +104,8 @@ class ChannelMasks:
                 return None
             x = inputs[0]
             mask = _along(self._mask, classes, x, axis)
-            if not self._with_means:
-                return (x * mask, *inputs[1:])
-            others = [i for i in range(x.dim()) if i != axis % x.dim()]
-            mean = x.detach().mean(dim=others, keepdim=True)
-            return (torch.lerp(mean, x, mask), *inputs[1:])
+            mean = channel_means(x, axis) if self._with_means else None
+            return (blend(x, mask, mean, self._taught_images), *inputs[1:])
 
         return multiply
 
@@ -112,7 +114,8 @@ class ChannelMasks:
             if self._mask is None:
                 return None
             x = inputs[0]
-            return masked_norm(module, x, _along(self._mask, classes, x, axis), axis)
+            mask = _along(self._mask, classes, x, axis).to(x.dtype)
+            return masked_norm(module, x, mask, axis)
 
         return normalize
 
@@ -123,7 +126,7 @@ class ChannelMasks:
 
 def _along(mask: Tensor, classes: Tensor, x: Tensor, axis: int) -> Tensor:
     """Return a mask's entries for some channels, shaped to multiply x, which has them at `axis`."""
-    chosen = mask.to(x.dtype).index_select(1, classes)  # (batch or 1, channels)
+    chosen = mask.index_select(1, classes)  # (batch or 1, channels)
     shape = [1] * x.dim()
     shape[0], shape[axis] = len(chosen), -1
     return chosen.reshape(shape)

@@ -137,7 +137,8 @@ def _left_out(advantage: Tensor, score: Tensor) -> Tensor:
 
 
 def _trapezoid(outcome: Outcome, p: Tensor) -> Tensor:
-    score = log_probability_gradient(outcome.actions.double(), p)
+    actions = outcome.actions[: len(outcome.mask_gradients)]
+    score = log_probability_gradient(actions.double(), p)
     return 0.5 * score.abs() * outcome.mask_gradients.double()
 
 

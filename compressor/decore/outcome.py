@@ -18,7 +18,7 @@ class Outcome:
             one.
         scores: the metric of every image in [0, 1], shape (N,): 1 for a right prediction and 0 for
             a wrong one in classification.
-        mask_gradients: d loss / d action of every image, shape (N, agents).
+        mask_gradients: d loss / d action of the first images, shape (M <= N, agents).
     """
 
     actions: Tensor

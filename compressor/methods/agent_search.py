@@ -7,6 +7,7 @@ about and how a batch teaches them.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,9 @@ from compressor.verify import probe_images
 
 _CERTAIN = 0.01
 """A channel that is kept less often than this is cut out while the search goes on."""
+
+_TAUGHT_SHARE = 0.25
+"""Of a batch whose d loss / d action is taken: it only tells running means what to expect."""
 
 _CUTS_PER_EPOCH = 4
 _WORTH_A_CUT = 0.02
@@ -87,15 +91,17 @@ class _AgentTraining:
         task.compute.place(task.start.model)
         self._optimizer = sgd(task.start.model, task.recipe)
         self._steps = 0
+        self._known: tuple[float, Tensor] | None = None
 
     def step(
         self, x: Tensor, labels: Tensor, progress: float, generator: torch.Generator
     ) -> Mapping[str, float]:
         set_rate(self._optimizer, self._task.recipe.rate(progress))
-        probabilities = self._agents.probabilities(progress)
+        probabilities = self._probabilities(progress)
         actions = self._agents.sample(probabilities, len(x), generator)
         outcome = self._try(actions, x, labels)
         reward = self._agents.learn(outcome, probabilities, progress)
+        self._known = None
         self._steps += 1
         if self._cuts and self._steps % self._steps_per_cut == 0:
             self._cut_what_is_certain(probabilities)
@@ -107,7 +113,7 @@ class _AgentTraining:
 
     def standing(self, progress: float) -> Mapping[str, float]:
         """Return how far the agents have come: expected cost, kept share, remaining doubt."""
-        probabilities = self._agents.probabilities(progress)
+        probabilities = self._probabilities(progress)
         p = probabilities.double().clamp(1e-9, 1 - 1e-9)
         entropy = -(p * p.log2() + (1 - p) * (1 - p).log2()).mean()
         return {
@@ -136,6 +142,12 @@ class _AgentTraining:
         self._agents.load_state_dict(state["agents"])
         self._steps = int(state["steps"])
 
+    def _probabilities(self, progress: float) -> Tensor:
+        """Ask the agents once where one step ends and the next begins."""
+        if self._known is None or self._known[0] != progress:
+            self._known = progress, self._agents.probabilities(progress)
+        return self._known[1]
+
     @property
     def _steps_per_cut(self) -> int:
         return max(1, self._task.images.steps_per_epoch // _CUTS_PER_EPOCH)
@@ -144,12 +156,13 @@ class _AgentTraining:
         """Run one batch under sampled actions and train the weights on it."""
         recipe, compute, objective = self._task.recipe, self._task.compute, self._task.objective
         mask = actions.to(compute.device, torch.float32).requires_grad_()
+        taught = math.ceil(len(x) * _TAUGHT_SHARE)
         model, classes = self.left.model, torch.from_numpy(self.left.classes).to(mask.device)
         model.train()
         masks = ChannelMasks(model, self.left.graph, with_means=self._with_means)
         with masks, compute.arithmetic():
             answers = teacher_answers(self._task.teacher, x)
-            masks.set(mask[:, classes])
+            masks.set(mask[:, classes], taught)
             outputs = model(x)
         losses = objective.losses(outputs, labels, answers, recipe)
         self._optimizer.zero_grad()
@@ -158,13 +171,13 @@ class _AgentTraining:
         reference = torch.zeros_like(losses)
         if answers is not None:
             reference = objective.losses(answers, labels, answers, recipe)
-        gradients = mask.grad * len(x) if mask.grad is not None else torch.zeros_like(mask)
+        gradients = torch.zeros_like(mask) if mask.grad is None else mask.grad * len(x)
         return Outcome(
             actions=actions,
             losses=losses.detach().cpu(),
             reference_losses=reference.cpu(),
             scores=objective.scores(outputs, labels).cpu(),
-            mask_gradients=gradients.cpu(),
+            mask_gradients=gradients[:taught].cpu(),
         )
 
     def _cut_what_is_certain(self, probabilities: Tensor) -> None:
@@ -189,3 +202,4 @@ class _AgentTraining:
         carry_momentum(self.left, keep, smaller, self._optimizer, optimizer)
         self.left, self._optimizer = smaller, optimizer
         self._agents.forget(~torch.from_numpy(keep))
+        self._known = None

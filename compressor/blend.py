@@ -1,0 +1,90 @@
+"""Mixing a tensor with its channels' means by a mask, at the price of few passes over memory.
+
+Masked training is bound by memory on small networks: what `torch.lerp` and its backward do in
+seven passes over a feature map costs half as much as the convolution behind it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_IMAGES, _VALUES = 16, 4096
+"""A channel's mean is taken over at least so many images and values of a batch, where it has
+them."""
+
+
+def blend(
+    x: Tensor, mask: Tensor, mean: Tensor | None = None, taught_images: int | None = None
+) -> Tensor:
+    """Return mask * x + (1 - mask) * mean, with gradients for x and the mask.
+
+    Args:
+        x: any shape.
+        mask: float, broadcasts to x: 1 keeps, 0 replaces.
+        mean: broadcasts to x, a constant; zero where it is None.
+        taught_images: the mask's gradient is that of its first rows alone, and zero in the others;
+            all of them by default. A mask that is shared by all images learns from all.
+    """
+    result: Tensor = _Blend.apply(x, mask, mean, taught_images)
+    return result
+
+
+def channel_means(x: Tensor, axis: int) -> Tensor:
+    """Return the mean of every channel over the first images of a batch, without gradient.
+
+    Args:
+        x: shape (N, ...) with channels at `axis`.
+
+    Returns:
+        As many dimensions as x, 1 everywhere but at `axis`.
+    """
+    per_image = x[0].numel() // max(x.shape[axis], 1)
+    images = max(_IMAGES, math.ceil(_VALUES / max(per_image, 1)))
+    others = [i for i in range(x.dim()) if i != axis % x.dim()]
+    return x.detach()[:images].mean(dim=others, keepdim=True)
+
+
+class _Blend(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, mask: Tensor, mean: Tensor | None, taught_images: int | None
+    ) -> Tensor:
+        mask = mask.to(x.dtype)
+        ctx.save_for_backward(x, mask, mean)
+        ctx.taught = len(x) if taught_images is None or len(mask) == 1 else taught_images
+        if mean is None:
+            return x * mask
+        return torch.addcmul(mean * (1 - mask), x, mask)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, Tensor | None, None, None]:
+        (gradient,) = gradients
+        x, mask, mean = ctx.saved_tensors
+        of_x, of_mask = ctx.needs_input_grad[:2]
+        to_mask = _to_mask(gradient, x, mask, mean, ctx.taught) if of_mask else None
+        return gradient * mask if of_x else None, to_mask, None, None
+
+
+def _to_mask(gradient: Tensor, x: Tensor, mask: Tensor, mean: Tensor | None, taught: int) -> Tensor:
+    rows = mask[:taught]
+    gradient, x = gradient[:taught], x[:taught]
+    found = _reduced(gradient * x, rows)
+    if mean is not None:
+        found = found - mean * _reduced(gradient, rows)
+    if len(rows) == len(mask):
+        return found
+    return torch.cat((found, found.new_zeros(len(mask) - len(rows), *found.shape[1:])))
+
+
+def _reduced(values: Tensor, like: Tensor) -> Tensor:
+    """Add up over the dimensions along which a mask was broadcast, in float32 at the least."""
+    added = [i for i, size in enumerate(like.shape) if size == 1 and values.shape[i] != 1]
+    # Not `sum(dtype=...)`, which copies everything first; sums accumulate in float32 anyway.
+    total = values.sum(dim=added, keepdim=True) if added else values
+    return total.to(torch.promote_types(values.dtype, torch.float32))
