@@ -111,12 +111,12 @@ def _run_epoch(task: PruneTask, learner: Learner, epoch: int) -> dict[str, float
         x, labels = task.compute.images(x), labels.to(task.compute.device)
         for name, value in learner.step(x, labels, done / total, generator).items():
             sums[name] = sums.get(name, 0.0) + value
+        if not math.isfinite(sums["loss"]):  # the next step would fail at something stranger
+            raise FloatingPointError(
+                f"the loss became {sums['loss']} in epoch {epoch + 1} of the search; "
+                "lower --learning-rate"
+            )
         means = {name: value / (step + 1) for name, value in sums.items()}
         standing = learner.standing((done + 1) / total)
         task.observer.step("search", done + 1, total, {**means, **standing})
-    if not math.isfinite(sums["loss"]):
-        raise FloatingPointError(
-            f"the loss became {sums['loss']} in epoch {epoch + 1} of the search; "
-            "lower --learning-rate"
-        )
     return {**means, **learner.standing((epoch + 1) / task.recipe.epochs)}
