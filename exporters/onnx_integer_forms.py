@@ -6,6 +6,7 @@ dequantize, compute, quantize again, four bytes per value on the way.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +34,19 @@ def integer_forms(model: onnx.ModelProto) -> None:
         nodes += rewrite(node, graph) if rewrite else [node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+    _tell_apart(model.graph.node)
     drop_unused_constants(model)
+
+
+def _tell_apart(nodes: Iterable[onnx.NodeProto]) -> None:
+    """Number repeated names: a convolution may already be called what a norm's weight is."""
+    taken: set[str] = set()
+    for node in nodes:
+        name, count = node.name, 1
+        while node.name and node.name in taken:
+            count += 1
+            node.name = f"{name}_{count}"
+        taken.add(node.name)
 
 
 def _hard_sigmoid(node: onnx.NodeProto, graph: Graph) -> list[onnx.NodeProto]:
