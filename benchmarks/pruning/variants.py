@@ -79,8 +79,6 @@ _SETTINGS = {
     "decore:taylor-control": _agents(estimator="taylor-control"),
     "decore:trapezoid": _agents(estimator="trapezoid"),
     "decore:fast": _agents(policy_rate=0.02),
-    "decore:following": _agents(prior_memory=0.99),
-    "decore:following-only": _agents(prior_memory=0.99, policy_rate=0.0),
     "decore:soft": _agents(first_temperature=0.5, last_temperature=0.1),
     "decore:sharp": _agents(first_temperature=0.1, last_temperature=0.02),
     "taylor:rounds": Variant(_ours(in_rounds(METHODS["taylor"], 12)), searches=True),

@@ -65,8 +65,6 @@ class BudgetSettings:
             prior.
         first_temperature, last_temperature: softness of the policy, falling geometrically.
         descent_share: share of the search in which the expected cost falls to the budget.
-        prior_memory: decay per batch of the prior, a running mean of the same score of the network
-            as it is by then; 1 keeps the one measured before the search.
     """
 
     estimator: str = "trapezoid-control"
@@ -74,7 +72,6 @@ class BudgetSettings:
     first_temperature: float = 0.2
     last_temperature: float = 0.03
     descent_share: float = 0.6
-    prior_memory: float = 1.0
 
 
 class BudgetAgents:
@@ -103,8 +100,9 @@ class BudgetAgents:
         self._there = torch.ones(classes, dtype=torch.bool)
         everything = torch.ones(classes, dtype=torch.float64)
         self._first_load = float(limits.load(everything))
-        self._price = cost_gradient(limits, everything)
-        self._prior = prior.double().clone()
+        price = cost_gradient(limits, everything)
+        self._prior = standardized_log(self._joined(prior.double()) / self._joined(price))
+        self._within = standardized_log(prior.double() / price)
         self._learned = torch.zeros(self._agents, dtype=torch.float64, requires_grad=True)
         self._optimizer = torch.optim.Adam([self._learned], lr=self._settings.policy_rate)
         self._estimate = ESTIMATORS[self._settings.estimator](self._agents)
@@ -132,7 +130,7 @@ class BudgetAgents:
 
     def ranking(self) -> Tensor:
         """Return the logits; within an agent the prior decides, -inf for what is gone."""
-        return self._class_logits() + 1e-9 * standardized_log(self._prior / self._price)
+        return self._class_logits() + 1e-9 * self._within
 
     def learn(self, outcome: Outcome, probabilities: Tensor, progress: float) -> float:
         """Take one Adam step along the policy gradient of the loss, at equal expected cost."""
@@ -144,9 +142,6 @@ class BudgetAgents:
         gradient = gradient - price * (gradient @ price) / (price @ price).clamp_min(1e-30)
         self._learned.grad = gradient
         self._optimizer.step()
-        scores = outcome.mask_gradients.double().square().mean(dim=0)
-        followed = self._prior.lerp(scores, 1 - self._settings.prior_memory)
-        self._prior = torch.where(self._there, followed, self._prior)
         return -float(outcome.losses.mean())
 
     def forget(self, gone: Tensor) -> None:
@@ -154,10 +149,9 @@ class BudgetAgents:
         self._there &= ~gone
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the logits are made of, optimizer, running means and what is left."""
+        """Return what was learned, optimizer, running means and what is left."""
         return {
             "learned": self._learned.detach().clone(),
-            "prior": self._prior.clone(),
             "optimizer": self._optimizer.state_dict(),
             "memory": {name: value.clone() for name, value in self._estimate.memory.items()},
             "there": self._there.clone(),
@@ -166,7 +160,6 @@ class BudgetAgents:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a saved state."""
         self._learned.data.copy_(state["learned"])
-        self._prior.copy_(state["prior"])
         # A copy: the optimizer would go on writing into the given tensors.
         self._optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
         for name, value in self._estimate.memory.items():
@@ -174,8 +167,7 @@ class BudgetAgents:
         self._there.copy_(state["there"])
 
     def _class_logits(self) -> Tensor:
-        prior = standardized_log(self._joined(self._prior) / self._joined(self._price))
-        logits = (prior + self._learned.detach())[self._agent_of]
+        logits = (self._prior + self._learned.detach())[self._agent_of]
         return logits.masked_fill(~self._there, -torch.inf)
 
     def _joined(self, values: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from compressor.compute import Compute
 from compressor.cost import Limits, NetworkCosts
-from compressor.decore.agents import BudgetAgents, BudgetSettings, cost_gradient, standardized_log
+from compressor.decore.agents import BudgetAgents, cost_gradient, standardized_log
 from compressor.decore.outcome import Outcome
 from compressor.decore.policy import sample_actions, shared_threshold
 from compressor.decore.taylor import taylor_scores
@@ -111,31 +111,8 @@ def test_learning_finds_the_useful_channels() -> None:
     assert (p > 0.5).double().tolist() == useful.tolist()
 
 
-def test_a_following_prior_ends_as_the_score_of_the_network_as_it_is(limits: Limits) -> None:
-    """What was cut out keeps the last score, which would otherwise fade to nothing."""
-    count = len(prior(limits))
-    settings = BudgetSettings(policy_rate=0.0, prior_memory=0.9)
-    agents = BudgetAgents(prior(limits), limits, settings)
-    gone = torch.zeros(count, dtype=torch.bool)
-    gone[3] = True
-    agents.forget(gone)
-    scores = torch.rand(count, generator=torch.Generator().manual_seed(7), dtype=torch.float64)
-    p = agents.probabilities(0.5)
-    for sign in (1.0, -1.0) * 100:
-        actions = torch.ones(4, count, dtype=torch.float64)
-        gradients = sign * scores.sqrt().expand(4, -1)
-        zeros, right = torch.zeros(4).double(), torch.ones(4, dtype=torch.bool)
-        agents.learn(Outcome(actions, zeros, zeros, right, gradients), p, 0.5)
-    expected = torch.where(gone, prior(limits).double(), scores)
-    fresh = BudgetAgents(expected, limits)
-    fresh.forget(gone)
-    assert agents.ranking().tolist() == pytest.approx(fresh.ranking().tolist(), rel=1e-5)
-
-
-@pytest.mark.parametrize("memory", [1.0, 0.9])
-def test_state_round_trip(limits: Limits, memory: float) -> None:
-    settings = BudgetSettings(prior_memory=memory)
-    first, second = (BudgetAgents(prior(limits), limits, settings) for _ in range(2))
+def test_state_round_trip(limits: Limits) -> None:
+    first, second = (BudgetAgents(prior(limits), limits) for _ in range(2))
 
     def teach(agents: BudgetAgents, seed: int) -> None:
         p = agents.probabilities(0.5)
