@@ -109,6 +109,7 @@ def _in_classes(recorder: Recorder, graph: fx.Graph) -> ChannelGraph:
         for record in recorder.layers.values()
     )
     branches = removable_branches(recorder, consumers, layers)
+    parts = [set(classes(labels).tolist()) for labels in recorder.parts]
     return ChannelGraph(
         class_count=len(number_of),
         slices=slices,
@@ -122,7 +123,7 @@ def _in_classes(recorder: Recorder, graph: fx.Graph) -> ChannelGraph:
         ),
         layers=layers,
         feature_maps=_feature_maps(recorder, graph, classes),
-        groups=_groups(len(number_of), slices, layers, branches.removable_classes),
+        groups=_groups(len(number_of), slices, layers, branches.removable_classes, parts),
         branch_ends=branches.ends,
         swallowed=branches.swallowed,
         norm_behind=_norm_behind(recorder),
@@ -164,8 +165,12 @@ def _groups(
     slices: tuple[AxisSlice, ...],
     layers: tuple[Layer, ...],
     removable: frozenset[int],
+    parts: list[set[int]],
 ) -> tuple[Group, ...]:
-    """Partition the classes by the set of layers that make them."""
+    """Partition the classes by the layers that make them, and by the parts that the code takes.
+
+    So that one channel per group is enough for every layer to have an input.
+    """
     producers: dict[int, list[str]] = defaultdict(list)
     multiplicity: dict[int, int] = {}
     made_by = [(layer.module, layer.out_classes) for layer in layers if not layer.depthwise]
@@ -175,9 +180,14 @@ def _groups(
         for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
             producers[number].append(module)
             multiplicity.setdefault(number, count)
-    members: dict[tuple[tuple[str, ...], bool], list[int]] = defaultdict(list)
+    part_of: dict[int, list[int]] = defaultdict(list)
+    for index, part in enumerate(parts):
+        for number in part:
+            part_of[number].append(index)
+    members: dict[tuple[tuple[str, ...], bool, tuple[int, ...]], list[int]] = defaultdict(list)
     for number in range(class_count):
-        members[tuple(producers[number]), number in removable].append(number)
+        key = (tuple(producers[number]), number in removable, tuple(part_of[number]))
+        members[key].append(number)
     return tuple(
         Group(
             name=modules[0] if modules else "free",
@@ -186,7 +196,7 @@ def _groups(
             removable=can_go,
             producers=modules,
         )
-        for (modules, can_go), numbers in members.items()
+        for (modules, can_go, _), numbers in members.items()
     )
 
 

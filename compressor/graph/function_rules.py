@@ -37,7 +37,7 @@ def labels_of_node(run: LabelInterpreter, node: fx.Node, result: Any) -> Any:
     rule = SIZE_RULES.get(name)
     if rule is None:
         for source in node.all_input_nodes:
-            run.spoil(source, f"'{name}' computes with a number of channels")
+            run.spoil(source, f"'{name}' computes with a number of channels", node)
         if not run.input_labels(node):
             return fixed_like(result)
         rule = _RULES.get(name)

@@ -119,17 +119,17 @@ class LabelInterpreter:
         for node in nodes:
             self.spoil(node, "the code compares a number of channels with another number")
 
-    def spoil(self, node: fx.Node, reason: str) -> None:
-        """Note that a number is used in a way that doesn't allow it to change."""
+    def spoil(self, node: fx.Node, reason: str, user: fx.Node | None = None) -> None:
+        """Note that a number is used, by a node, in a way that doesn't allow it to change."""
         counted = self.counted.get(node)
         if counted is not None:
-            self.recorder.fix(_place(node), counted.labels, reason)
+            self.recorder.fix(place(user or node), counted.labels, reason)
             self.recorder.spoiled.update(counted.attributes)
 
     def fix(self, node: fx.Node, reason: str) -> None:
         """Fix all channels of a node's tensor."""
         for labels in _tensors_in(self.labels[node]):
-            self.recorder.fix(_place(node), labels, reason)
+            self.recorder.fix(place(node), labels, reason)
 
     def module_of(self, node: fx.Node) -> nn.Module:
         """Return the module that a node calls."""
@@ -181,9 +181,9 @@ class LabelInterpreter:
     def fix_all(self, node: fx.Node, result: Any, reason: str) -> Any:
         """Fix everything that the node reads, and label what it makes as fixed."""
         for labels in self.input_labels(node):
-            self.recorder.fix(_place(node), labels, reason)
+            self.recorder.fix(place(node), labels, reason)
         for source in node.all_input_nodes:
-            self.spoil(source, reason)
+            self.spoil(source, reason, node)
         return fixed_like(result)
 
     def pooling(self, node: fx.Node, result: Any) -> Any:
@@ -209,7 +209,7 @@ class LabelInterpreter:
         for labels, shape in operands:
             if _broadcasts(labels, shape, operands):
                 # One value gates many channels (or one bias serves them all): it has to stay.
-                self.recorder.fix(_place(node), labels, "it serves many channels at once")
+                self.recorder.fix(place(node), labels, "it serves many channels at once")
         if not matching:
             return fixed_like(result)
         united = matching[0].expand(joint_shape(matching))
@@ -257,10 +257,10 @@ class _Shape:
         self.sizes = sizes
 
 
-def _place(node: fx.Node) -> str:
+def place(node: fx.Node) -> str:
     """Return the name under which a node is reported: its module's, and the operator."""
     if node.op in ("call_module", "get_attr"):
-        return str(node.target)
+        return str(node.target) or "the network"
     if node.op == "output":
         return "output"
     module = node.meta.get("module", "")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from compressor.graph.interpreter import LabelInterpreter, fixed_like
+from compressor.graph.interpreter import LabelInterpreter, fixed_like, place
 from compressor.graph.labels import along_axis, narrow, varying_axes
 from compressor.graph.layer_rules import (
     convolution,
@@ -29,8 +29,9 @@ def labels_of_module(run: LabelInterpreter, node: fx.Node, result: Any) -> Any:
     run.recorder.calls.setdefault(name, []).append(node)
     rule = rule_for(module)
     if "opaque" in node.meta or rule is None:
-        reason = node.meta.get("opaque", "it is not understood")
-        return run.fix_all(node, result, f"{type(module).__name__}: {reason}")
+        reason = f"{type(module).__name__}: {node.meta.get('opaque', 'it is not understood')}"
+        run.recorder.fixed.setdefault(place(node), reason)
+        return run.fix_all(node, result, reason)
     return rule(run, node, module, result)
 
 

@@ -42,6 +42,7 @@ class Recorder:
         calls: module -> the nodes that call it.
         modules: name -> module, of those that are one node.
         shapes: node -> shape of the tensor that it makes.
+        parts: labels of channels that the code takes out of others; some of each must stay.
         spoiled: (module, attribute) of integers that mean more than a number of channels.
         fixed: name -> reason.
     """
@@ -57,6 +58,7 @@ class Recorder:
     calls: dict[str, list[fx.Node]] = field(default_factory=dict)
     modules: dict[str, nn.Module] = field(default_factory=dict)
     shapes: dict[fx.Node, Size] = field(default_factory=dict)
+    parts: list[Tensor] = field(default_factory=list)
     spoiled: set[tuple[str, str]] = field(default_factory=set)
     fixed: dict[str, str] = field(default_factory=dict)
 

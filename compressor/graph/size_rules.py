@@ -177,6 +177,7 @@ def _sections(run: LabelInterpreter, widths: Any, parts: list[Tensor], equal: bo
         return
     if all(isinstance(width, int) for width in widths):
         raise _Unfit("a width is written in the code of a split")
+    run.recorder.parts.extend(parts)
     for width, part in zip(widths, parts, strict=True):
         if len(parts) == 2 and _is_rest(run, width, together, parts[part is parts[0]]):
             continue
@@ -256,6 +257,8 @@ def _check_index(run: LabelInterpreter, source: Any, index: Any) -> None:
 def _slice_follows(run: LabelInterpreter, entry: Any, labels: Tensor) -> None:
     if not isinstance(entry, slice) or entry.step not in (None, 1):
         raise _Unfit("channels are picked by index")
+    start, stop = (run.scalars.get(bound, bound) for bound in (entry.start, entry.stop))
+    run.recorder.parts.append(labels[start:stop])
     for bound in (entry.start, entry.stop):
         value = run.scalars[bound] if isinstance(bound, fx.Node) else bound
         if value is None or (isinstance(bound, int) and (bound == 0 or bound >= len(labels))):
@@ -279,7 +282,10 @@ def _is_share(run: LabelInterpreter, size: Any, labels: Tensor) -> bool:
         return False
     whole, parts = size.args
     counted = run.counted.get(whole) if isinstance(whole, fx.Node) else None
-    if counted is None or not isinstance(parts, int) or run.scalars[whole] != labels.numel():  # type: ignore[index]
+    if counted is None or not isinstance(parts, int):
+        return False
+    if run.scalars[whole] != labels.numel():  # type: ignore[index]
+        return False
         return False
     if labels.numel() % parts:
         return False

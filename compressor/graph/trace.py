@@ -42,7 +42,7 @@ class NotFollowed(Exception):
         self.module, self.reason = module, reason
 
 
-def size_along(x: Tensor, axis: int) -> int:
+def size(x: Tensor, axis: int) -> int:
     """Return the size of a tensor along an axis: the function of the nodes that stand for sizes."""
     return x.shape[axis]
 
@@ -197,17 +197,17 @@ class Trace(TorchFunctionMode):
         """Return a tensor's sizes, or one of them, as numbers that remember it."""
         node = self._node_of(source)
 
-        def size(axis: int, value: int) -> Any:
+        def along(axis: int, value: int) -> Any:
             def make() -> fx.Node:
-                made = self._written(size_along, "size", (node, axis), {})
+                made = self._written(size, "size", (node, axis), {})
                 self._run.see_size(made, node, axis, value)
                 return made
 
             return tracked(value, self, make)
 
         if axis is not None:
-            return size(plain(axis) % source.dim(), result)
-        return torch.Size([size(index, value) for index, value in enumerate(result)])
+            return along(plain(axis) % source.dim(), result)
+        return torch.Size([along(index, value) for index, value in enumerate(result)])
 
     def _reads_values(self, args: tuple[Any, ...]) -> None:
         """Branching on numbers that come from the picture: another picture, another branch."""
