@@ -21,6 +21,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 _FORCE_TORCHVISION = "torchvision:"
+_FROM_TIMM = "timm:"
 _OTHER_SIZES = {"inception_v3": 299}
 
 _BUILTIN: Mapping[str, str] = MappingProxyType(
@@ -58,9 +59,11 @@ def builtin_models() -> Mapping[str, str]:
 def default_input(spec: str) -> InputDefaults:
     """Usual input of a network: 32 px for the CIFAR family, otherwise 224 (299 for inception_v3).
 
-    The statistics are ImageNet's everywhere; nothing is built or imported, so an unknown name gets
-    the torchvision defaults.
+    The statistics are ImageNet's; a network of timm has size and statistics of its own. Nothing is
+    built, so an unknown name gets the torchvision defaults.
     """
+    if spec.startswith(_FROM_TIMM):
+        return _timm_input(spec.removeprefix(_FROM_TIMM))
     name = spec.removeprefix(_FORCE_TORCHVISION)
     size = 32 if spec in _BUILTIN else _OTHER_SIZES.get(name, 224)
     return InputDefaults(size, IMAGENET_MEAN, IMAGENET_STD)
@@ -70,9 +73,9 @@ def build_model(spec: str, num_classes: int) -> nn.Module:
     """Build a network with fresh weights.
 
     Args:
-        spec: looked up in this order: a built-in name; `torchvision:NAME`;
-            `package.module:factory`, called as `factory(num_classes=N)`; the name of a torchvision
-            classifier.
+        spec: looked up in this order: a built-in name; `torchvision:NAME`; `timm:NAME`, where timm
+            is installed; `package.module:factory`, called as `factory(num_classes=N)`; the name of
+            a torchvision classifier.
         num_classes: number of outputs.
 
     Raises:
@@ -85,6 +88,8 @@ def build_model(spec: str, num_classes: int) -> nn.Module:
         return _build_builtin(spec, num_classes)
     if spec.startswith(_FORCE_TORCHVISION):
         return _build_torchvision(spec.removeprefix(_FORCE_TORCHVISION), num_classes)
+    if spec.startswith(_FROM_TIMM):
+        return _build_timm(spec.removeprefix(_FROM_TIMM), num_classes)
     if ":" in spec:
         return _build_with_factory(spec, num_classes)
     return _build_torchvision(spec, num_classes)
@@ -116,6 +121,42 @@ def _build_torchvision(name: str, num_classes: int) -> nn.Module:
     return model
 
 
+def _build_timm(name: str, num_classes: int) -> nn.Module:
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"model 'timm:{name}' needs the package timm, which is not installed: "
+            "pip install 'compress-export[timm]'"
+        ) from error
+    known = timm.list_models()
+    # A tag after the point names trained weights of one architecture, which we don't download.
+    if name.partition(".")[0] not in known:
+        close = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+        hint = f"did you mean {', '.join(f'timm:{one}' for one in close)}? " if close else ""
+        raise InputError(f"unknown model 'timm:{name}': {hint}timm {timm.__version__} knows others")
+    try:
+        model: nn.Module = timm.create_model(name, pretrained=False, num_classes=num_classes)
+    except Exception as error:
+        raise InputError(
+            f"model 'timm:{name}': building it with num_classes={num_classes} failed with "
+            f"{type(error).__name__}: {first_line(error)}"
+        ) from error
+    return model
+
+
+def _timm_input(name: str) -> InputDefaults:
+    usual = InputDefaults(224, IMAGENET_MEAN, IMAGENET_STD)
+    try:
+        from timm.models import get_pretrained_cfg, is_model
+    except ModuleNotFoundError:
+        return usual  # building the network says what is missing
+    config = get_pretrained_cfg(name) if is_model(name.partition(".")[0]) else None
+    if config is None:
+        return usual
+    return InputDefaults(config.input_size[-1], tuple(config.mean), tuple(config.std))
+
+
 def _build_with_factory(spec: str, num_classes: int) -> nn.Module:
     from torch import nn
 
@@ -139,5 +180,5 @@ def _unknown_name(name: str, known: list[str]) -> str:
     hint = f"did you mean {', '.join(close)}? " if close else ""
     return (
         f"unknown model {name!r}: {hint}Allowed are {', '.join(_BUILTIN)}, the name of a "
-        "torchvision classifier, or package.module:factory"
+        "torchvision classifier, timm:NAME, or package.module:factory"
     )

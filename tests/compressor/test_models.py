@@ -1,5 +1,6 @@
 """Built-in networks, torchvision's, and factories of the user's own."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -188,3 +189,21 @@ def test_mistakes_with_factories(in_folder: Path, spec: str, said: str) -> None:
 def test_number_of_classes_is_positive() -> None:
     with pytest.raises(InputError, match="at least one class"):
         build_model("resnet20", 0)
+
+
+def test_networks_of_timm() -> None:
+    pytest.importorskip("timm")
+    assert build_model("timm:lcnet_035", 7).eval()(torch.randn(1, 3, 32, 32)).shape == (1, 7)
+    assert default_input("timm:efficientnet_b1").size == 256
+    assert default_input("timm:mobilenetv2_100").mean == IMAGENET_MEAN
+    assert default_input("timm:mixer_b16_224").mean == (0.5, 0.5, 0.5)
+    with pytest.raises(InputError, match="'timm:lcnett_050': did you mean timm:lcnet"):
+        build_model("timm:lcnett_050", 7)
+
+
+def test_timm_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "timm.models", None)
+    assert default_input("timm:lcnet_050") == default_input("resnet50")
+    with pytest.raises(InputError, match=r"needs the package timm.*compress-export\[timm\]"):
+        build_model("timm:lcnet_050", 7)
