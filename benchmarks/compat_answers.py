@@ -51,7 +51,9 @@ def answers(folder: Path, name: str, samples: Path, micro: bool) -> tuple[str, n
     manifest = read_manifest(folder)
     file = next(file for file in manifest.files if file.name == name)
     path = folder / file.path
-    runner: Runner = MicroRunner(path, file) if micro else load_runner(path, file, threads=1)
+    runner: MicroRunner | Runner = (
+        MicroRunner(path, file) if micro else load_runner(path, file, threads=1)
+    )
     predicted = [
         runner.run(normalise(images, manifest.preprocessing)).argmax(axis=1)
         for images in open_samples(samples, manifest.image_shape).batches(1)

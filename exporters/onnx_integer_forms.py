@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporters.onnx_qdq import Graph
-from exporters.onnx_tidy import drop_unused_constants
+from exporters.onnx_tidy import drop_unused_constants, tensor_ranks
 
 if TYPE_CHECKING:
     import onnx
@@ -22,7 +22,7 @@ HARD_SWISH_SLOPE = 1 / 6  # hard swish is x * HardSigmoid(x), with this slope an
 
 def integer_forms(model: onnx.ModelProto) -> None:
     """Rewrite in place; float results stay the same up to rounding."""
-    graph = Graph(model)
+    graph, ranks = Graph(model), tensor_ranks(model)
     rewrites = {
         "HardSigmoid": _hard_sigmoid,
         "HardSwish": _hard_swish,
@@ -31,6 +31,8 @@ def integer_forms(model: onnx.ModelProto) -> None:
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
         rewrite = rewrites.get(node.op_type)
+        if node.op_type == "BatchNormalization" and ranks.get(node.input[0], 0) != 4:
+            rewrite = None  # of vectors: a convolution needs an image
         nodes += rewrite(node, graph) if rewrite else [node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)

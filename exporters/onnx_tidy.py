@@ -41,13 +41,9 @@ def pool_means(model: onnx.ModelProto) -> None:
 
     ReduceMean(x[N, C, H, W], axes=(2, 3)) -> GlobalAveragePool [N, C, 1, 1] (-> Flatten [N, C]).
     """
-    from onnx import helper, shape_inference
+    from onnx import helper
 
-    inferred = shape_inference.infer_shapes(model).graph
-    ranks = {
-        value.name: len(value.type.tensor_type.shape.dim)
-        for value in (*inferred.value_info, *inferred.input)
-    }
+    ranks = tensor_ranks(model)
     constants = constant_arrays(model)
     nodes = []
     for node in model.graph.node:
@@ -67,6 +63,17 @@ def pool_means(model: onnx.ModelProto) -> None:
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     drop_unused_constants(model)
+
+
+def tensor_ranks(model: onnx.ModelProto) -> dict[str, int]:
+    """Number of dimensions of every activation that shape inference knows."""
+    from onnx import shape_inference
+
+    inferred = shape_inference.infer_shapes(model).graph
+    return {
+        value.name: len(value.type.tensor_type.shape.dim)
+        for value in (*inferred.value_info, *inferred.input, *inferred.output)
+    }
 
 
 def _reduced_axes(node: onnx.NodeProto, constants: dict[str, np.ndarray]) -> list[int]:

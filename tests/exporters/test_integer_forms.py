@@ -41,12 +41,17 @@ def built(*nodes: onnx.NodeProto, **constants: np.ndarray) -> onnx.ModelProto:
         [convs[0], *nodes, convs[1]],
         "small",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["N", *SHAPE])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", CHANNELS, 6, 6])],
-        [numpy_helper.from_array(np.float32(value), name) for name, value in weights.items()],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", CHANNELS, None, None])],
+        [numpy_helper.from_array(_stored(value), name) for name, value in weights.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _stored(value: np.ndarray) -> np.ndarray:
+    array = np.asarray(value)
+    return array if array.dtype == np.int64 else array.astype(np.float32)
 
 
 def gelu(*order: str) -> onnx.ModelProto:
@@ -134,6 +139,21 @@ def test_two_norms_with_one_weight_get_names_of_their_own():
     )
     integer_forms(model)
     assert [node.name for node in model.graph.node] == ["first", "bn", "bn_2", "last"]
+
+
+def test_norms_of_vectors_stay():
+    parts = ["bn.weight", *["ones"] * 3]
+    model = built(
+        helper.make_node("ReduceMean", ["a", "axes"], ["m"], keepdims=0),
+        helper.make_node("BatchNormalization", ["m", *parts], ["n"], name="norm"),
+        helper.make_node("Reshape", ["n", "shape"], ["b"]),
+        **{"bn.weight": np.full(CHANNELS, 2.0)},
+        ones=np.ones(CHANNELS),
+        axes=np.array([2, 3], np.int64),
+        shape=np.array([0, CHANNELS, 1, 1], np.int64),
+    )
+    integer_forms(model)
+    assert "BatchNormalization" in {node.op_type for node in model.graph.node}
 
 
 def test_a_factor_leaves_no_operator_behind(tmp_path):
