@@ -82,11 +82,11 @@ def _check_that_it_runs(model: nn.Module, example: Tensor) -> None:
 
 
 def _in_classes(recorder: Recorder, graph: fx.Graph) -> ChannelGraph:
-    number_of = _number_classes(recorder)
+    class_of = _number_classes(recorder)
+    class_count = int(class_of.max(initial=FIXED_CLASS)) + 1
 
     def classes(labels: Tensor) -> Classes:
-        roots = recorder.space.roots(labels.reshape(-1)).tolist()
-        return np.array([number_of.get(root, FIXED_CLASS) for root in roots], dtype=np.int64)
+        return class_of[labels.reshape(-1).numpy()]
 
     slices = tuple(AxisSlice(*key, classes(labels)) for key, labels in recorder.slices.items())
     consumers = tuple(
@@ -111,7 +111,7 @@ def _in_classes(recorder: Recorder, graph: fx.Graph) -> ChannelGraph:
     branches = removable_branches(recorder, consumers, layers)
     parts = [set(classes(labels).tolist()) for labels in recorder.parts]
     return ChannelGraph(
-        class_count=len(number_of),
+        class_count=class_count,
         slices=slices,
         counts=tuple(
             CountedAttribute(*key, classes(labels)) for key, labels in recorder.counts.items()
@@ -123,7 +123,7 @@ def _in_classes(recorder: Recorder, graph: fx.Graph) -> ChannelGraph:
         ),
         layers=layers,
         feature_maps=_feature_maps(recorder, graph, classes),
-        groups=_groups(len(number_of), slices, layers, branches.removable_classes, parts),
+        groups=_groups(class_count, slices, layers, branches.removable_classes, parts),
         branch_ends=branches.ends,
         swallowed=branches.swallowed,
         norm_behind=_norm_behind(recorder),
@@ -144,20 +144,28 @@ def _norm_behind(recorder: Recorder) -> dict[str, str]:
     return found
 
 
-def _number_classes(recorder: Recorder) -> dict[int, int]:
+def _number_classes(recorder: Recorder) -> Classes:
     """Number the classes that can be pruned, in the order of the layers that make them.
 
     A class must be consumed by a layer (or dropping it would change nothing) and be cut somewhere.
+
+    Returns:
+        The class of every label.
     """
-    consumed: set[int] = set()
+    roots = recorder.space.all_roots()
+    consumed = np.zeros(len(roots), dtype=np.bool_)
     for _, labels in recorder.consumers.values():
-        consumed.update(recorder.space.roots(labels).tolist())
-    numbers: dict[int, int] = {}
+        consumed[roots[labels.numpy()]] = True
+    consumed[FIXED] = False
+    numbers = np.full(len(roots), FIXED_CLASS, dtype=np.int64)
+    count = 0
     for labels in recorder.slices.values():
-        for root in recorder.space.roots(labels).tolist():
-            if root != FIXED and root in consumed:
-                numbers.setdefault(root, len(numbers))
-    return numbers
+        found, first = np.unique(roots[labels.numpy()], return_index=True)
+        new = found[np.argsort(first)]
+        new = new[consumed[new] & (numbers[new] == FIXED_CLASS)]
+        numbers[new] = np.arange(count, count + len(new))
+        count += len(new)
+    return numbers[roots]
 
 
 def _groups(

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 FIXED = 0
@@ -69,6 +71,13 @@ class LabelSpace:
         unique, inverse = labels.unique(return_inverse=True)
         found = torch.tensor([self.find(label) for label in unique.tolist()])
         return found[inverse]
+
+    def all_roots(self) -> NDArray[np.int64]:
+        """Return the representative of every label there is, by label."""
+        roots = np.array(self._parent, dtype=np.int64)
+        while not np.array_equal(above := roots[roots], roots):
+            roots = above
+        return roots
 
     def _unite_pair(self, left: int, right: int) -> None:
         a, b = self.find(left), self.find(right)
