@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import fx, nn
 
-from compressor.graph.channel_graph import FIXED_CLASS, BranchEnd, Consumer, Layer
+from compressor.graph.channel_graph import FIXED_CLASS, BranchEnd, Classes, Consumer, Layer
 from compressor.graph.function_rules import keeps_channels_apart
 from compressor.graph.interpreter import function_name
 from compressor.graph.recorder import Recorder
@@ -49,7 +52,10 @@ def removable_branches(
     for consumer in consumers:
         for number in consumer.classes.tolist():
             readers[number].add(consumer.module)
-    makers = _makers(layers)
+    read = [consumer.classes for consumer in consumers]
+    made = [layer.out_classes for layer in layers if not layer.depthwise]
+    class_count = 1 + max((int(c.max(initial=FIXED_CLASS)) for c in (*read, *made)), default=-1)
+    makers = partition(class_count, made)
     taken: set[fx.Node] = set()
     removable: set[int] = set()
     ends: dict[str, BranchEnd] = {}
@@ -65,7 +71,7 @@ def removable_branches(
         if others - inner or hidden & makes.get(consumer.module, set()):
             continue
         # Channels of several layers side by side could be emptied apart from each other.
-        if len({makers.get(number) for number in hidden}) != 1:
+        if len(np.unique(makers[list(hidden)])) != 1:
             continue
         behind = {name for inner_name in inner for name in _readers_of(makes[inner_name], readers)}
         if not all(
@@ -120,14 +126,17 @@ def _hands_on(module: nn.Module | None) -> bool:
     return isinstance(module, _HANDS_ON) or type(module).__name__ in ("StochasticDepth", "DropPath")
 
 
-def _makers(layers: tuple[Layer, ...]) -> dict[int, frozenset[str]]:
-    """Return the layers that make each class."""
-    makers: dict[int, set[str]] = defaultdict(set)
-    for layer in layers:
-        if not layer.depthwise:
-            for number in layer.out_classes.tolist():
-                makers[number].add(layer.module)
-    return {number: frozenset(names) for number, names in makers.items()}
+def partition(class_count: int, sets: Iterable[Classes]) -> NDArray[np.int64]:
+    """Return a number for every class; equal where two classes are in the same of the sets."""
+    numbers = np.zeros(class_count, dtype=np.int64)
+    used = 0
+    for classes in sets:
+        inside = np.unique(classes[classes != FIXED_CLASS])
+        if len(inside):
+            _, split = np.unique(numbers[inside], return_inverse=True)
+            numbers[inside] = used + 1 + split
+            used = int(numbers.max())
+    return numbers
 
 
 def _readers_of(numbers: set[int], readers: dict[int, set[str]]) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Literal
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from compressor.graph.branches import removable_branches
+from compressor.graph.branches import partition, removable_branches
 from compressor.graph.channel_graph import (
     FIXED_CLASS,
     AxisSlice,
@@ -109,7 +108,7 @@ def _in_classes(recorder: Recorder, graph: fx.Graph) -> ChannelGraph:
         for record in recorder.layers.values()
     )
     branches = removable_branches(recorder, consumers, layers)
-    parts = [set(classes(labels).tolist()) for labels in recorder.parts]
+    parts = [classes(labels) for labels in recorder.parts]
     return ChannelGraph(
         class_count=class_count,
         slices=slices,
@@ -173,38 +172,38 @@ def _groups(
     slices: tuple[AxisSlice, ...],
     layers: tuple[Layer, ...],
     removable: frozenset[int],
-    parts: list[set[int]],
+    parts: list[Classes],
 ) -> tuple[Group, ...]:
     """Partition the classes by the layers that make them, and by the parts that the code takes.
 
     So that one channel per group is enough for every layer to have an input.
     """
-    producers: dict[int, list[str]] = defaultdict(list)
-    multiplicity: dict[int, int] = {}
     made_by = [(layer.module, layer.out_classes) for layer in layers if not layer.depthwise]
     made_by += [(cut.module, cut.classes) for cut in slices if cut.tensor == "value"]
-    for module, out_classes in made_by:
-        numbers, counts = np.unique(out_classes[out_classes != FIXED_CLASS], return_counts=True)
-        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
-            producers[number].append(module)
-            multiplicity.setdefault(number, count)
-    part_of: dict[int, list[int]] = defaultdict(list)
-    for index, part in enumerate(parts):
-        for number in part:
-            part_of[number].append(index)
-    members: dict[tuple[tuple[str, ...], bool, tuple[int, ...]], list[int]] = defaultdict(list)
-    for number in range(class_count):
-        key = (tuple(producers[number]), number in removable, tuple(part_of[number]))
-        members[key].append(number)
+    alike = partition(
+        class_count,
+        [*(classes for _, classes in made_by), np.array(sorted(removable), dtype=np.int64), *parts],
+    )
+    _, firsts, group_of = np.unique(alike, return_index=True, return_inverse=True)
+    order = np.argsort(group_of, kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(group_of))[:-1]) if class_count else []
+    producers: list[list[str]] = [[] for _ in members]
+    multiplicity = [1] * len(members)
+    for module, classes in made_by:
+        counts = np.bincount(classes[classes != FIXED_CLASS], minlength=class_count)[firsts]
+        for index in np.flatnonzero(counts).tolist():
+            if not producers[index]:
+                multiplicity[index] = int(counts[index])
+            producers[index].append(module)
     return tuple(
         Group(
-            name=modules[0] if modules else "free",
-            classes=np.array(numbers, dtype=np.int64),
-            multiplicity=multiplicity.get(numbers[0], 1),
-            removable=can_go,
-            producers=modules,
+            name=producers[index][0] if producers[index] else "free",
+            classes=members[index],
+            multiplicity=multiplicity[index],
+            removable=int(firsts[index]) in removable,
+            producers=tuple(producers[index]),
         )
-        for (modules, can_go, _), numbers in members.items()
+        for index in np.argsort(firsts).tolist()
     )
 
 

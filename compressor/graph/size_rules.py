@@ -193,8 +193,10 @@ def _is_rest(run: LabelInterpreter, width: Any, whole: Tensor, other: Tensor) ->
         return False
     minuend, subtrahend = width.args
     for node, labels in ((minuend, whole), (subtrahend, other)):
-        counted = run.counted.get(node) if isinstance(node, fx.Node) else None
-        if counted is None or counted.attribute is None or run.scalars[node] != len(labels):
+        if not isinstance(node, fx.Node) or run.scalars[node] != len(labels):
+            return False
+        counted = run.counted.get(node)
+        if counted is None or counted.attribute is None:
             return False
     _follows(run, minuend, whole, "split")
     _follows(run, subtrahend, other, "split")

@@ -154,7 +154,8 @@ def _timm_input(name: str) -> InputDefaults:
     config = get_pretrained_cfg(name) if is_model(name.partition(".")[0]) else None
     if config is None:
         return usual
-    return InputDefaults(config.input_size[-1], tuple(config.mean), tuple(config.std))
+    (red, green, blue), (red_std, green_std, blue_std) = config.mean, config.std
+    return InputDefaults(config.input_size[-1], (red, green, blue), (red_std, green_std, blue_std))
 
 
 def _build_with_factory(spec: str, num_classes: int) -> nn.Module:
