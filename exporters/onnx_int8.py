@@ -11,7 +11,7 @@ import numpy as np
 
 from exporters.calibration import Calibration
 from exporters.onnx_float import INPUT_NAME
-from exporters.onnx_integer_forms import integer_forms, whole_in_float
+from exporters.onnx_integer_forms import integer_forms, moved_constants, whole_in_float
 from exporters.onnx_qdq import place_for_onnxruntime, place_for_tensorrt
 from exporters.onnx_tidy import compact, strip_domains
 from exporters.quiet import quiet_step
@@ -100,7 +100,7 @@ def _quantized(source: onnx.ModelProto, ranges: Any, rules: OnnxRules) -> onnx.M
         activation_qType=types[rules.activation_dtype],
         tensors_range=ranges,
         nodes_to_quantize=[],
-        nodes_to_exclude=whole_in_float(source),
+        nodes_to_exclude=[*whole_in_float(source), *moved_constants(source)],
         op_types_to_quantize=sorted(
             ({*QLinearOpsRegistry, *QDQRegistry}) - set(rules.excluded_ops)
         ),

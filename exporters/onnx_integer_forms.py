@@ -17,6 +17,7 @@ from exporters.onnx_tidy import drop_unused_constants, tensor_ranks
 if TYPE_CHECKING:
     import onnx
 
+MOVERS = ("Expand", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 HARD_SWISH_SLOPE = 1 / 6  # hard swish is x * HardSigmoid(x), with this slope and offset 0.5
 
 
@@ -124,6 +125,16 @@ def whole_in_float(model: onnx.ModelProto) -> list[str]:
         for erf in model.graph.node
         if erf.op_type == "Erf"
         for name in _inside_gelu(graph, erf)
+    ]
+
+
+def moved_constants(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that only move a constant about; onnxruntime's quantizer refuses them."""
+    graph = Graph(model)
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type in MOVERS and node.input[0] in graph.constants
     ]
 
 

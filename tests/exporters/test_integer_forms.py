@@ -80,6 +80,12 @@ MODELS = {
         helper.make_node("Mul", ["a", "g"], ["b"], name="product"),
     ),
     "default gate": lambda: built(helper.make_node("HardSigmoid", ["a"], ["b"], name="gate")),
+    "layer scale": lambda: built(
+        helper.make_node("Unsqueeze", ["gamma", "axes"], ["scale"], name="view"),
+        helper.make_node("Mul", ["a", "scale"], ["b"], name="scaled"),
+        gamma=np.linspace(0.5, 1.0, CHANNELS).reshape(CHANNELS, 1),
+        axes=np.array([2], np.int64),
+    ),
     "batch norm": lambda: built(
         helper.make_node(
             "BatchNormalization", ["a", "bn.weight", "shift", "mean", "var"], ["b"], epsilon=1e-3
