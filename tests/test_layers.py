@@ -142,7 +142,8 @@ def read_setup_cfg() -> ConfigParser:
 
 def test_every_library_that_is_imported_is_a_requirement() -> None:
     setup = read_setup_cfg()
-    lines = setup["options"]["install_requires"] + setup["options.extras_require"]["tflite-runtime"]
+    extras = setup["options.extras_require"]
+    lines = setup["options"]["install_requires"] + extras["tflite-runtime"] + extras["timm"]
     required = {
         re.split(r"[<>=;\s]", line, maxsplit=1)[0].lower().replace("_", "-")
         for line in lines.splitlines()
