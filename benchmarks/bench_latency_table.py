@@ -1,6 +1,6 @@
 """How well a table of layers predicts whole networks, and where the staircase of widths lies.
 
-    python benchmarks/bench_latency_table.py --seed 0
+    python -m benchmarks.bench_latency_table --seed 0
 
 Whole networks, unpruned and at random widths, are exported and timed; their latency stands beside
 the sum over the table, raw and after one factor that makes the table agree with the unpruned
@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.untrained_files import export_untrained
 from boards import Board, load_board
 from boards.parts import Precision
 from compress_export.latency_tables import latency_tables, layer_latencies
@@ -34,7 +35,6 @@ from compressor.decore.projection import project
 from compressor.graph import ChannelGraph, Keep, channel_graph
 from compressor.models import build_model
 from compressor.slim import slim
-from exporters import Calibration, export_files
 from exporters.layer_files import LayerSpec
 from runtime_bench import host_facts, runtime_name, time_small_files
 
@@ -108,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     content = {
         "schema_version": 1,
         "facts": {
-            "command": f"python benchmarks/bench_latency_table.py --seed {options.seed}",
+            "command": f"python -m benchmarks.bench_latency_table --seed {options.seed}",
             "seed": options.seed,
             "threads": options.threads,
             "runtimes": [runtime_name(file_format) for file_format in FORMATS],
@@ -170,7 +170,7 @@ def network_rows(name: str, board: Board, options: argparse.Namespace) -> tuple[
             subjects = list(_subjects(name, board.channel_steps[precision], options.seed))
             folders = [Path(scratch) / str(number) for number in range(len(subjects))]
             for subject, folder in zip(subjects, folders, strict=True):
-                _export(subject.slimmed, folder, board, precision)
+                export_untrained(subject.slimmed, folder, board, FORMATS, [precision], side=SIDE)
             began = time.perf_counter()
             tables = latency_tables(
                 subjects[0].graph,
@@ -225,24 +225,6 @@ def _subjects(name: str, channel_step: int, seed: int) -> Iterator[Subject]:
         limits = Limits(costs, {"macs": share * macs})
         keep = project(ranking, graph, limits, channel_step)
         yield Subject(name, graph, keep, slim(model, graph, keep))
-
-
-def _export(model: nn.Module, folder: Path, board: Board, precision: str) -> None:
-    def images() -> Iterator[np.ndarray]:
-        yield np.random.default_rng(0).standard_normal((4, 3, SIDE, SIDE)).astype(np.float32)
-
-    export_files(
-        model,
-        stage="baseline",
-        folder=folder,
-        input_shape=(3, SIDE, SIDE),
-        calibration=Calibration(images),
-        validation=images,
-        board=board,
-        formats=FORMATS,
-        precisions=[precision],
-        progress=lambda line: None,
-    )
 
 
 def markdown(content: dict[str, Any], rows: list[Row]) -> str:

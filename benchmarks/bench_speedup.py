@@ -27,6 +27,7 @@ import torch
 from torch import nn
 
 from benchmarks.speedup_tables import WHOLE, Row, markdown, speedups, wanted
+from benchmarks.untrained_files import export_untrained
 from boards import Board, load_board
 from compress_export.latency_tables import layer_latencies, layer_spec
 from compressor.cost import Limits, NetworkCosts, as_tensor
@@ -38,7 +39,6 @@ from compressor.methods.one_shot import rank_within_groups
 from compressor.models import build_model
 from compressor.saved import load_model, read_description
 from compressor.slim import slim
-from exporters import Calibration, export_files
 from runtime_bench import host_facts, runtime_name, time_side_by_side
 
 RESULTS = Path(__file__).parent / "results"
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
         folders = [Path(scratch) / str(number) for number in range(len(subjects))]
         for subject, folder in zip(subjects, folders, strict=True):
             print(f"exporting {subject.name}", file=sys.stderr)
-            _export(subject.model, folder, board, options.formats)
+            export_untrained(subject.model, folder, board, options.formats, PRECISIONS, side=SIDE)
         rows = [row for f in options.formats for row in timed(subjects, folders, f, options)]
     parts = {
         f"{file_format} {precision}": {
@@ -173,24 +173,6 @@ def uniformly_cut(whole: Subject, factor: float, channel_step: int) -> nn.Module
     ranking = rank_within_groups(np.zeros(graph.class_count), graph)
     limits = Limits(NetworkCosts(graph), {"macs": whole.macs / factor})
     return slim(whole.model, graph, project(ranking, graph, limits, channel_step))
-
-
-def _export(model: nn.Module, folder: Path, board: Board, formats: Sequence[str]) -> None:
-    def images() -> Iterator[np.ndarray]:
-        yield np.random.default_rng(0).standard_normal((4, 3, SIDE, SIDE)).astype(np.float32)
-
-    export_files(
-        model,
-        stage="baseline",
-        folder=folder,
-        input_shape=(3, SIDE, SIDE),
-        calibration=Calibration(images),
-        validation=images,
-        board=board,
-        formats=formats,
-        precisions=PRECISIONS,
-        progress=lambda line: None,
-    )
 
 
 def timed(

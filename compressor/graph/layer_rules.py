@@ -16,18 +16,13 @@ from compressor.graph.recorder import LayerRecord
 _Transposed = nn.modules.conv._ConvTransposeNd
 LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 
-_MIXED = "its input mixes channels and positions"
-_COMPUTED = "its weight is made anew at each call"
-
 
 def convolution(run: LabelInterpreter, node: fx.Node, module: Any, result: Tensor) -> Any:
     """Dense: fresh labels. Depthwise: labels pass. Grouped: partners of all groups are tied."""
     (labels,) = run.input_labels(node)
     name, before = str(node.target), run.shape(node.all_input_nodes[0])
-    if varying_axes(labels) not in ([], [1]):
-        return _fixed(run, node, module, result, _MIXED)
-    if "weight" not in module._parameters:
-        return _fixed(run, node, module, result, _COMPUTED)
+    if obstacle := _obstacle(labels, 1, module):
+        return _fixed(run, node, module, result, obstacle)
     inputs = labels.reshape(-1).expand(module.in_channels)
     if _is_depthwise(module):
         outputs = inputs.repeat_interleave(module.out_channels // module.in_channels)
@@ -49,10 +44,8 @@ def transposed_convolution(
     """The same with the axes of the weight swapped; grouped ones are not cut."""
     (labels,) = run.input_labels(node)
     name, before = str(node.target), run.shape(node.all_input_nodes[0])
-    if varying_axes(labels) not in ([], [1]):
-        return _fixed(run, node, module, result, _MIXED)
-    if "weight" not in module._parameters:
-        return _fixed(run, node, module, result, _COMPUTED)
+    if obstacle := _obstacle(labels, 1, module):
+        return _fixed(run, node, module, result, obstacle)
     inputs = labels.reshape(-1).expand(module.in_channels)
     if module.groups == 1:
         outputs = _outputs_of(run, name, module.out_channels)
@@ -72,10 +65,8 @@ def linear(run: LabelInterpreter, node: fx.Node, module: nn.Linear, result: Tens
     """Fresh labels along the last axis."""
     (labels,) = run.input_labels(node)
     name, before = str(node.target), run.shape(node.all_input_nodes[0])
-    if varying_axes(labels) not in ([], [labels.dim() - 1]):
-        return _fixed(run, node, module, result, _MIXED)
-    if "weight" not in module._parameters:
-        return _fixed(run, node, module, result, _COMPUTED)
+    if obstacle := _obstacle(labels, labels.dim() - 1, module):
+        return _fixed(run, node, module, result, obstacle)
     inputs = labels.reshape(-1).expand(module.in_features)
     outputs = _outputs_of(run, name, module.out_features)
     run.recorder.consume(name, -1, inputs)
@@ -84,6 +75,15 @@ def linear(run: LabelInterpreter, node: fx.Node, module: nn.Linear, result: Tens
     slice_vector(run, name, module, "bias", outputs)
     run.recorder.add_layer(_record(name, module, before, result.shape, inputs, outputs))
     return along_axis(outputs, result.dim() - 1, result.dim())
+
+
+def _obstacle(labels: Any, axis: int, module: nn.Module) -> str | None:
+    """Return why a layer that reads channels along an axis can't be cut; None where it can."""
+    if varying_axes(labels) not in ([], [axis]):
+        return "its input mixes channels and positions"
+    if "weight" not in module._parameters:
+        return "its weight is made anew at each call"
+    return None
 
 
 def fixed_layer(
