@@ -32,7 +32,7 @@ from compressor.verify import probe_images
 _CERTAIN = 0.01
 """A channel that is kept less often than this is cut out while the search goes on."""
 
-_TAUGHT_SHARE = 0.25
+_TAUGHT_SHARE = 0.125
 """Of a batch whose d loss / d action is taken: it only tells running means what to expect."""
 
 _CUTS_PER_EPOCH = 4

@@ -20,8 +20,16 @@ def example(axis: int, *, shared: bool) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("with_mean", [True, False])
 @pytest.mark.parametrize("axis", [1, -1])
-def test_values_and_gradients_are_those_of_lerp(axis: int, with_mean: bool, shared: bool) -> None:
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_values_and_gradients_are_those_of_lerp(
+    axis: int, with_mean: bool, shared: bool, whole: bool, layout: torch.memory_format
+) -> None:
     x, mask, mean = example(axis, shared=shared)
+    if x.dim() == 4:
+        x = x.contiguous(memory_format=layout)
+    if whole:
+        mask = torch.ones_like(mask)
     x.requires_grad_()
     mask.requires_grad_()
     found = blend(x, mask, mean if with_mean else None)
