@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from benchmarks.zoo.memory import with_peak
+from benchmarks.zoo.stopwatch import Stopwatch
 from compressor.graph import ChannelGraph, Keep, channel_graph
 from compressor.graph.channel_graph import FIXED_CLASS
 from compressor.slim import slim
@@ -28,10 +28,10 @@ def analyse(model: nn.Module, example: Tensor) -> tuple[ChannelGraph, dict[str, 
         model: in eval mode.
         example: one image, shape (1, 3, S, S).
     """
-    start = time.perf_counter()
+    watch = Stopwatch()
     graph, peak_bytes = with_peak(lambda: channel_graph(model, example))
     found = {
-        "analysis_s": round(time.perf_counter() - start, 3),
+        **watch.fields("analysis"),
         "analysis_peak_bytes": peak_bytes,
         "classes": graph.class_count,
         "groups": len(graph.groups),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from benchmarks.zoo.stopwatch import Stopwatch
 from boards import load_board
 from exporters import Calibration, Exported, export_files
 from exporters.float_operators import float_operators
@@ -38,7 +38,7 @@ def convert(
         ExportError: a tool failed, or the float file isn't what the network computes.
     """
     notices: list[str] = []
-    start = time.perf_counter()
+    watch = Stopwatch()
     exported = export_files(
         model,
         stage="slim",
@@ -51,11 +51,11 @@ def convert(
         precisions=PRECISIONS,
         progress=lambda text: notices.append(text) if text.startswith("notice") else None,
     )
-    seconds = time.perf_counter() - start
+    seconds = watch.fields("conversion")
     sizes = {file.precision: file.size_bytes for file in exported}
     int8 = next(file for file in exported if file.precision == "int8")
     return {
-        "conversion_s": round(seconds, 1),
+        **seconds,
         "float_bytes": sizes["float32"],
         "int8_bytes": sizes["int8"],
         "float_layers": len(int8.float_layers),

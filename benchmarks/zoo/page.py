@@ -76,7 +76,7 @@ def glance(ours: Sequence[Row], peers: dict[str, Row]) -> str:
         ),
         ("Both INT8 files made and run", _of(len(both), len(ours))),
         (
-            f"Analysis within {ANALYSIS_LIMIT_S:.0f} s and {ANALYSIS_LIMIT_MIB} MiB",
+            f"Analysis within {ANALYSIS_LIMIT_S:.0f} processor seconds, {ANALYSIS_LIMIT_MIB} MiB",
             _of(sum(map(_quick_analysis, ours)), len(ours)),
         ),
     ]
@@ -119,7 +119,7 @@ def graph_table(rows: Sequence[Row]) -> str:
                 fixed_text(row.get("fixed", {})),
                 str(row["size"]),
                 number(row.get("parameters"), 1, scale=1e-6),
-                number(row.get("analysis_s"), 2),
+                number(row.get("analysis_cpu_s"), 2),
                 number(row.get("analysis_peak_bytes"), 0, scale=1 / MIB),
                 _error(row),
                 number(row.get("prunable_conv"), 1, scale=100),
@@ -174,10 +174,10 @@ def peer_table(ours: Sequence[Row], peers: dict[str, Row]) -> str:
                 row["model"],
                 peer_verdict(peer),
                 f"{peer['error']:.0e}" if "error" in peer else "",
-                number(peer.get("analysis_s"), 2),
-                number(peer.get("prune_s"), 2),
+                number(peer.get("analysis_cpu_s"), 2),
+                number(peer.get("prune_cpu_s"), 2),
                 number(peer.get("analysis_peak_bytes"), 0, scale=1 / MIB),
-                number(row.get("analysis_s"), 2),
+                number(row.get("analysis_cpu_s"), 2),
                 _error(row),
                 ", ".join(part or "-" for part in gone),
             ]
@@ -208,7 +208,7 @@ def _file_cells(file: Row | None) -> list[str]:
         return [""] * 5
     left = ", ".join(f"{count} {name}" for name, count in file["float_operators"].items())
     return [
-        number(file["conversion_s"], 0),
+        number(file["conversion_cpu_s"], 0),
         number(file["int8_bytes"], 0, scale=1 / KIB),
         number(file["agreement"], 1, scale=100),
         number(file["correlation"], 3),
@@ -223,7 +223,7 @@ def _error(row: Row) -> str:
 
 
 def _quick_analysis(row: Row) -> bool:
-    seconds, peak_bytes = row.get("analysis_s"), row.get("analysis_peak_bytes")
+    seconds, peak_bytes = row.get("analysis_cpu_s"), row.get("analysis_peak_bytes")
     if seconds is None or seconds > ANALYSIS_LIMIT_S:
         return False
     return peak_bytes is None or bool(peak_bytes <= ANALYSIS_LIMIT_MIB * MIB)

@@ -12,7 +12,6 @@ out of their statistics, as our own masked networks do.
 from __future__ import annotations
 
 import copy
-import time
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +26,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from benchmarks.zoo.memory import with_peak
 from benchmarks.zoo.models import CLASSES
+from benchmarks.zoo.stopwatch import Stopwatch
 
 RATIO = 0.5
 
@@ -49,19 +49,18 @@ def prune_with_peer(model: nn.Module, images: Tensor) -> dict[str, Any]:
     with torch.no_grad():
         names = {module: name for name, module in pruned.named_modules()}
         whole = _channels(pruned)
-    start = time.perf_counter()
+    watch = Stopwatch()
     pruner, peak_bytes = with_peak(lambda: make_pruner(pruned, x[:1]))
-    analysis_s = time.perf_counter() - start
-    start = time.perf_counter()
+    seconds = watch.fields("analysis")
+    watch = Stopwatch()
     removed = prune(pruner)
-    prune_s = time.perf_counter() - start
+    seconds |= watch.fields("prune")
     with torch.no_grad():
         found = pruned(x)
         expected = masked(model, {names[module]: gone for module, gone in removed.items()}, x)
     return {
-        "analysis_s": round(analysis_s, 3),
+        **seconds,
         "analysis_peak_bytes": peak_bytes,
-        "prune_s": round(prune_s, 3),
         "removed_conv": round(1 - _channels(pruned) / whole, 4) if whole else 0.0,
         "error": float((found - expected).abs().max() / expected.abs().max()),
     }
