@@ -177,6 +177,11 @@ class OnnxRules(Part):
     reduce_range: Flag = Field(
         default=False, description="7-bit weights, against saturation on x86 without VNNI."
     )
+    weight_form: Literal["integer", "float"] = Field(
+        default="integer",
+        description="integer: int8 weights behind a DequantizeLinear; float (tensorrt only): float "
+        "weights behind Q/DQ pairs, for tools that expect them, in a file as large as a float one.",
+    )
     excluded_ops: tuple[Text, ...] = Field(
         default=(), description="ONNX operator types that stay in float, e.g. Softmax."
     )
@@ -184,6 +189,10 @@ class OnnxRules(Part):
     @model_validator(mode="after")
     def _tensorrt_accepts(self) -> OnnxRules:
         if self.profile != "tensorrt":
+            if self.weight_form == "float":
+                raise Contradictions(
+                    ["weight_form float is for the tensorrt profile: here the file would only grow"]
+                )
             return self
         wants = "the tensorrt profile wants "
         clauses = []

@@ -35,6 +35,9 @@ ARCHES_BY_KIND: dict[str, tuple[Arch, ...]] = {
 STORED_BUDGETS = ("file_size_mib", "weights_mib")
 MEMORY_BUDGETS = ("activation_memory_mib", "peak_rss_mib")
 
+# Instructions that add four products of bytes in 32 bits; without them a pair is added in 16.
+DOT_PRODUCT_ISA = ("avx512_vnni", "avx_vnni", "amx_int8")
+
 Rule = Callable[..., Iterator[str]]
 
 
@@ -102,6 +105,17 @@ def _profile_matches_runtimes(
         )
 
 
+def _weights_do_not_saturate(cpu: Cpu, quantization: Quantization) -> Iterator[str]:
+    rules = quantization.onnx
+    if cpu.arch != "x86_64" or rules is None or rules.profile == "tensorrt" or rules.reduce_range:
+        return
+    if not any(name in cpu.isa for name in DOT_PRODUCT_ISA):
+        yield (
+            "quantization.onnx.reduce_range: must be true where cpu.isa has none of "
+            f"{', '.join(DOT_PRODUCT_ISA)}: sums of two 8-bit products saturate"
+        )
+
+
 def _budgets_fit(memory: Memory, storage: Storage, budgets: Budgets) -> Iterator[str]:
     limits = budgets.limits()
     for keys, name, usable_mib in (
@@ -155,6 +169,7 @@ RULES: tuple[tuple[tuple[str, ...], Rule], ...] = (
     (("formats", "runtimes"), _formats_have_a_runtime),
     (("runtimes",), _runtimes_are_unique),
     (("quantization", "runtimes"), _profile_matches_runtimes),
+    (("cpu", "quantization"), _weights_do_not_saturate),
     (("memory", "storage", "budgets"), _budgets_fit),
     (("precisions", "channel_steps"), _steps_match_precisions),
     (("precisions", "accelerator"), _accelerator_precisions),

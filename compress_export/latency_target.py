@@ -20,7 +20,7 @@ _REPEATS = 4
 def why_not_searchable(board: Board) -> str | None:
     """Return why this machine can't tell how fast a network is on the board; None where it can."""
     from runtime_bench import BoardRef, host_facts, host_matches
-    from runtime_bench.host import missing_isa
+    from runtime_bench.host import missing_isa, surplus_isa
 
     host = host_facts()
     reference = BoardRef(board.id, board.kind, board.cpu.arch, board.cpu.isa, board.cpu.cores)
@@ -30,6 +30,8 @@ def why_not_searchable(board: Board) -> str | None:
         return None
     if host.arch != board.cpu.arch:
         return f"this machine is {host.arch}, board {board.id} is {board.cpu.arch}"
+    if surplus := surplus_isa(host, reference):
+        return f"this machine has {', '.join(surplus)}, which board {board.id} lacks"
     return f"this machine lacks {', '.join(missing_isa(host, reference))} of board {board.id}"
 
 

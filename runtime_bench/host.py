@@ -24,6 +24,11 @@ _ISA_OF_FLAG = {
     "avx_vnni": "vnni",
     "avx512f": "avx512",
 }
+# Dot products of bytes. INT8 kernels that use them are other and faster ones.
+_DOT_PRODUCTS = {
+    "x86_64": frozenset({"vnni", "avx512_vnni", "avx_vnni", "amx_int8"}),
+    "aarch64": frozenset({"dotprod", "i8mm"}),
+}
 _NOTABLE = (
     "sse4_2", "avx", "avx2", "fma", "f16c", "avx512", "avx512f", "avx512bw", "avx512_vnni",
     "avx_vnni", "vnni", "avx512_bf16", "amx_int8", "amx_bf16",
@@ -90,9 +95,22 @@ def missing_isa(host: HostFacts, board: BoardRef) -> tuple[str, ...]:
     return tuple(name for name in board.isa if _spelled(name) not in host.flags)
 
 
+def surplus_isa(host: HostFacts, board: BoardRef) -> tuple[str, ...]:
+    """The host's dot-product instructions, where the board has none: it runs slower kernels.
+
+    A board that names no instruction sets at all is any of its architecture.
+    """
+    known = _DOT_PRODUCTS.get(board.arch, frozenset())
+    if not board.isa or known & {_spelled(name) for name in board.isa}:
+        return ()
+    return tuple(sorted(known & host.flags))
+
+
 def host_matches(host: HostFacts, board: BoardRef) -> bool:
-    """Whether the host has the board's architecture and all of its instruction sets."""
-    return host.arch == board.arch and not missing_isa(host, board)
+    """Whether the host runs the board's kernels: its architecture, all of its instruction sets,
+    and no dot products of bytes that the board lacks."""
+    same = host.arch == board.arch and not missing_isa(host, board)
+    return same and not surplus_isa(host, board)
 
 
 def is_board(board: BoardRef, environment: Mapping[str, str] | None = None) -> bool:

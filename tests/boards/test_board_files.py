@@ -29,6 +29,7 @@ EXPECTED = {
     "stm32f746",
     "stm32h747",
     "x86-64",
+    "x86-64-avx2",
 }
 # What the exporter writes; every board that reads ONNX must read at least this.
 WRITTEN_OPSET, WRITTEN_IR = 18, 8
@@ -42,7 +43,7 @@ def raw(board_id: str) -> dict[str, Any]:
     return yaml.safe_load(text)
 
 
-def test_the_ten_boards_are_shipped() -> None:
+def test_all_boards_are_shipped() -> None:
     assert set(shipped_boards()) == EXPECTED
 
 
@@ -75,6 +76,8 @@ def test_quantization_rules_of_each_family() -> None:
     assert x86 is not None
     assert (x86.activation_dtype, x86.activation_symmetric) == ("uint8", False)
     assert (x86.weight_dtype, x86.weight_symmetric, x86.per_channel_conv) == ("int8", True, True)
+    without_vnni = load_board("x86-64-avx2").quantization.onnx
+    assert without_vnni is not None and without_vnni.reduce_range and not x86.reduce_range
     for name in ("rpi4", "rpi5"):
         rules = load_board(name).quantization.onnx
         assert rules is not None and rules.activation_dtype == "int8"

@@ -261,6 +261,14 @@ TENSORRT_RULES = {
         ),
         ({"quantization.onnx": {**TENSORRT_RULES, "excluded_ops": []}}, "wants Softmax"),
         ({"quantization.onnx": TENSORRT_RULES}, "tensorrt does not go with runtimes without"),
+        (
+            {"quantization.onnx.weight_form": "float"},
+            "weight_form float is for the tensorrt profile",
+        ),
+        (
+            {"cpu.arch": "x86_64", "cpu.isa": ["avx2"]},
+            "reduce_range: must be true where cpu.isa has none of avx512_vnni",
+        ),
         ({"budgets.file_size_mib": 41}, "file_size_mib: 41 is more than storage.usable_mib 40"),
         ({"budgets.peak_rss_mib": 81}, "peak_rss_mib: 81 is more than memory.usable_mib 80"),
         ({"channel_steps": {"int8": 8}}, "channel_steps: float32 is missing"),

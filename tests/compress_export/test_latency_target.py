@@ -219,6 +219,11 @@ def test_only_a_machine_of_the_boards_kind_can_tell(monkeypatch) -> None:
     assert other == "this machine is aarch64, board x86-64 is x86_64"
     lacking = why_not_searchable(board_of("aarch64", ("neon", "dotprod")))
     assert lacking == "this machine lacks dotprod of board x86-64"
+    newer = replace(facts, flags=frozenset({"neon", "dotprod"}))
+    monkeypatch.setattr(runtime_bench, "host_facts", lambda: newer)
+    faster = why_not_searchable(board_of("aarch64", ("neon",)))
+    assert faster == "this machine has dotprod, which board x86-64 lacks"
+    monkeypatch.setattr(runtime_bench, "host_facts", lambda: facts)
     wanted = JobOptions(board="x86-64", target_latency="5ms")
     with pytest.raises(UsageError, match="--target-latency 5ms: this machine is aarch64"):
         refuse_unsearchable(wanted, board_of("x86_64", ()))

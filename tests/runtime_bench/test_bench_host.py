@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from runtime_bench import host_facts, host_matches, is_board
-from runtime_bench.host import HostFacts, cpu_flags, missing_isa
+from runtime_bench.host import HostFacts, cpu_flags, missing_isa, surplus_isa
 from runtime_bench.manifest import BoardRef
 from runtime_bench.memory import parse_status, peak_rss_bytes, rss_bytes
 
@@ -30,6 +30,9 @@ def host(arch: str, cpuinfo: str) -> HostFacts:
         (host("x86_64", X86), board("x86_64", "avx2", "avx512_vnni"), True),
         (host("x86_64", X86), board("x86_64", "VNNI", "AVX512-VNNI"), True),
         (host("x86_64", X86), board("x86_64", "avx_vnni"), False),
+        (host("x86_64", X86), board("x86_64", "avx2"), False),
+        (host("x86_64", X86.replace("avx512_vnni", "")), board("x86_64", "avx2"), True),
+        (host("aarch64", CORTEX_A76), board("aarch64", "neon"), False),
         (host("x86_64", X86), board("aarch64"), False),
         (host("aarch64", CORTEX_A76), board("aarch64", "neon", "dotprod", "fp16"), True),
         (host("aarch64", CORTEX_A72), board("aarch64", "neon"), True),
@@ -47,6 +50,12 @@ def test_a_host_speaks_for_its_own_kind_only(
 def test_what_is_missing_is_named() -> None:
     wanted = board("aarch64", "neon", "dotprod", "i8mm")
     assert missing_isa(host("aarch64", CORTEX_A72), wanted) == ("dotprod", "i8mm")
+
+
+def test_what_makes_a_host_too_fast_is_named() -> None:
+    pi4 = board("aarch64", "neon")
+    assert surplus_isa(host("aarch64", CORTEX_A76), pi4) == ("dotprod",)
+    assert surplus_isa(host("aarch64", CORTEX_A72), pi4) == ()
 
 
 def test_only_what_all_cores_have_counts() -> None:
