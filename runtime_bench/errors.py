@@ -7,6 +7,10 @@ class ManifestError(ValueError):
     """The model folder is incomplete, altered, or its manifest.json can't be read."""
 
 
+class CodebookError(ValueError):
+    """A codebook file is missing, damaged, or of another version."""
+
+
 class SamplesError(ValueError):
     """The samples file can't be read or doesn't fit the model folder."""
 

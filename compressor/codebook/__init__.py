@@ -1,0 +1,1 @@
+"""Weight sharing: every layer's weights take few values. See docs/codebook.md."""
