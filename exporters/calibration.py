@@ -51,16 +51,3 @@ class Calibration:
             yield batch
         if empty:
             raise CalibrationError("no calibration samples; the training split may be empty")
-
-
-class RangeTracker:
-    """Smallest and largest value of every tensor over a stream, in constant memory."""
-
-    def __init__(self) -> None:
-        self.low: dict[str, float] = {}
-        self.high: dict[str, float] = {}
-
-    def update(self, name: str, low: float, high: float) -> None:
-        """Widen the range of tensor `name` to hold [low, high]."""
-        self.low[name] = min(low, self.low.get(name, low))
-        self.high[name] = max(high, self.high.get(name, high))

@@ -123,7 +123,7 @@ class _Job:
                     source,
                     path,
                     calibration=self.calibration,
-                    per_channel_linear=tflite_rules.per_channel_linear,
+                    rules=tflite_rules,
                     input_shape=self.input_shape,
                 )
             case _:

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from exporters.calibration import Calibration
-from exporters.onnx_float import INPUT_NAME
+from exporters.clipping import Grid, Range
+from exporters.onnx_calibration import onnx_ranges
 from exporters.onnx_integer_forms import integer_forms, moved_constants, whole_in_float
 from exporters.onnx_qdq import place_for_onnxruntime, place_for_tensorrt
 from exporters.onnx_tidy import compact, strip_domains
 from exporters.quiet import quiet_step
+from exporters.ranges import CalibrationMethod
 
 if TYPE_CHECKING:
     import onnx
 
     from boards import OnnxRules
-
-
-class _OneBatch:
-    """A calibration reader of a single batch: onnxruntime keeps every batch of a reader."""
-
-    def __init__(self, batch: np.ndarray) -> None:
-        self._batches: Iterator[dict[str, np.ndarray]] = iter([{INPUT_NAME: batch}])
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        return next(self._batches, None)
 
 
 def export_int8_onnx(
@@ -39,8 +29,12 @@ def export_int8_onnx(
     calibration: Calibration,
     rules: OnnxRules,
     input_shape: tuple[int, int, int],
+    method: CalibrationMethod = "minmax",
 ) -> None:
-    """Quantize a float ONNX file statically (MinMax ranges) and write the INT8 file.
+    """Quantize a float ONNX file statically and write the INT8 file.
+
+    Args:
+        method: how ranges are found, see `ranges.find_ranges`.
 
     Raises:
         CalibrationError: no usable samples.
@@ -52,7 +46,8 @@ def export_int8_onnx(
     if rules.profile == "onnxruntime":
         integer_forms(source)
     with quiet_step("calibrate the ONNX model"):
-        ranges = _ranges(source, calibration, input_shape)
+        grid = Grid(symmetric=rules.activation_symmetric)
+        ranges = onnx_ranges(source, calibration, input_shape, method, grid)
     with quiet_step("quantize the ONNX model"):
         model = _quantized(source, ranges, rules)
         if rules.profile == "tensorrt":
@@ -67,25 +62,9 @@ def export_int8_onnx(
         onnx.save(model, str(path))
 
 
-def _ranges(source: onnx.ModelProto, calibration: Calibration, input_shape: tuple[int, ...]) -> Any:
-    """Smallest and largest value of each tensor, merged batch by batch in constant memory."""
-    import onnx
-    from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
-
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / "float.onnx"
-        onnx.save(source, str(plain))
-        calibrator = create_calibrator(
-            plain,
-            augmented_model_path=str(Path(folder) / "augmented.onnx"),
-            calibrate_method=CalibrationMethod.MinMax,
-        )
-        for batch in calibration.checked(input_shape):
-            calibrator.collect_data(_OneBatch(batch))
-        return calibrator.compute_data()
-
-
-def _quantized(source: onnx.ModelProto, ranges: Any, rules: OnnxRules) -> onnx.ModelProto:
+def _quantized(
+    source: onnx.ModelProto, ranges: dict[str, Range], rules: OnnxRules
+) -> onnx.ModelProto:
     from onnx import shape_inference
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -98,7 +77,7 @@ def _quantized(source: onnx.ModelProto, ranges: Any, rules: OnnxRules) -> onnx.M
         reduce_range=rules.reduce_range,
         weight_qType=types[rules.weight_dtype],
         activation_qType=types[rules.activation_dtype],
-        tensors_range=ranges,
+        tensors_range=_tensors_data(ranges),
         nodes_to_quantize=[],
         nodes_to_exclude=[*whole_in_float(source), *moved_constants(source)],
         op_types_to_quantize=sorted(
@@ -114,6 +93,19 @@ def _quantized(source: onnx.ModelProto, ranges: Any, rules: OnnxRules) -> onnx.M
     quantizer.quantize_model()
     quantizer.model.topological_sort()
     return quantizer.model.model
+
+
+def _tensors_data(ranges: dict[str, Range]) -> Any:
+    """The same as onnxruntime's quantizer wants them."""
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
+
+    return TensorsData(
+        CalibrationMethod.MinMax,
+        {
+            name: (np.array([low], np.float32), np.array([high], np.float32))
+            for name, (low, high) in ranges.items()
+        },
+    )
 
 
 def _per_tensor_weights(

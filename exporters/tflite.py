@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from exporters.calibration import Calibration, RangeTracker
-from exporters.inspect_tflite import TfliteGraph
+from exporters.calibration import Calibration
+from exporters.clipping import Grid
 from exporters.model_outputs import SINGLE
 from exporters.quiet import quiet_step
+from exporters.ranges import CalibrationMethod
+from exporters.tflite_calibration import quantizer_ranges, tflite_ranges
 from exporters.tflite_pack import bounded_pads, repack
 
 if TYPE_CHECKING:
     from torch import nn
 
-CALIBRATION_THREADS = 2
+    from boards import TfliteRules
 
 
 def export_float_tflite(
@@ -57,25 +57,30 @@ def export_int8_tflite(
     path: Path,
     *,
     calibration: Calibration,
-    per_channel_linear: bool,
+    rules: TfliteRules,
     input_shape: tuple[int, int, int],
+    method: CalibrationMethod = "minmax",
 ) -> None:
     """Quantize a float TFLite file statically: int8 weights, activations, input and output.
 
-    Ranges are true minima and maxima, as for ONNX (the quantizer's own calibrator keeps a moving
-    average, and holds the whole data set in memory).
+    Ranges are found as for ONNX (the quantizer's own calibrator keeps a moving average, and holds
+    the whole data set in memory).
+
+    Args:
+        method: how ranges are found, see `ranges.find_ranges`.
 
     Raises:
         CalibrationError: no usable samples.
         ExportError: ai-edge-quantizer failed.
     """
     with quiet_step("calibrate the TFLite model"):
-        ranges = _ranges(float_path, calibration, input_shape)
+        found = tflite_ranges(float_path, calibration, input_shape, method, Grid())
+        ranges = quantizer_ranges(found)
     with quiet_step("quantize the TFLite model"):
         from ai_edge_quantizer import qtyping, quantizer, recipe
 
         job = quantizer.Quantizer(bounded_pads(float_path, ranges), recipe.static_wi8_ai8())
-        if not per_channel_linear:
+        if not rules.per_channel_linear:
             job.add_static_config(
                 ".*",
                 qtyping.TFLOperationName.FULLY_CONNECTED,
@@ -109,52 +114,3 @@ def export_float16_tflite(float_path: Path, path: Path) -> None:
         result = job.quantize(enable_progress_report=False)
         path.write_bytes(bytes(result.quantized_model))
         repack(path)
-
-
-def _ranges(
-    float_path: Path, calibration: Calibration, input_shape: tuple[int, ...]
-) -> dict[str, dict[str, np.ndarray]]:
-    """Range of every float tensor as {name: {"min": [1], "max": [1]}}, one image at a time."""
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(
-        str(float_path),
-        num_threads=CALIBRATION_THREADS,
-        experimental_preserve_all_tensors=True,
-    )
-    interpreter.allocate_tensors()
-    entry = interpreter.get_input_details()[0]["index"]
-    tracker = RangeTracker()
-    constants = TfliteGraph(float_path).constants()
-    tensors: list[tuple[str, int]] = []
-    for batch in calibration.checked(input_shape):
-        for image in batch.transpose(0, 2, 3, 1):  # [b, C, H, W] -> [b, H, W, C]
-            interpreter.set_tensor(entry, image[None])
-            interpreter.invoke()
-            tensors = tensors or _readable(interpreter, constants)
-            for name, index in tensors:
-                values = interpreter.get_tensor(index)
-                if not np.isfinite(values).all():  # a border of -inf before a max pool
-                    values = values[np.isfinite(values)]
-                tracker.update(name, float(values.min()), float(values.max()))
-    return {
-        name: {
-            "min": np.array([tracker.low[name]], np.float32),
-            "max": np.array([tracker.high[name]], np.float32),
-        }
-        for name in tracker.low
-    }
-
-
-def _readable(interpreter: Any, constants: set[str]) -> list[tuple[str, int]]:
-    """Float activations that hold values after a run; delegates leave some without."""
-    found = []
-    for detail in interpreter.get_tensor_details():
-        if detail["dtype"] is not np.float32 or detail["name"] in constants:
-            continue
-        try:
-            interpreter.get_tensor(detail["index"])
-        except ValueError:
-            continue
-        found.append((detail["name"], detail["index"]))
-    return found

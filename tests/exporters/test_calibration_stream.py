@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from boards import load_board
 from exporters import Calibration
-from exporters.calibration import RangeTracker
 from exporters.onnx_int8 import export_int8_onnx
+from exporters.ranges import RangeTracker
 from exporters.tflite import export_int8_tflite
 
 
@@ -68,7 +68,7 @@ def test_tflite_calibration_holds_a_batch_at_a_time(pc_folder, tmp_path):
         pc_folder.path / "slim.float32.tflite",
         path,
         calibration=Calibration(stream),
-        per_channel_linear=True,
+        rules=load_board("x86-64").quantization.tflite,
         input_shape=(3, 16, 16),
     )
     assert stream.most_alive <= 3
@@ -86,4 +86,4 @@ def test_range_tracker_is_the_hull(pairs):
     for a, b in pairs:
         tracker.update("t", min(a, b), max(a, b))
     flat = [value for pair in pairs for value in pair]
-    assert (tracker.low["t"], tracker.high["t"]) == (min(flat), max(flat))
+    assert tracker.ranges["t"] == (min(flat), max(flat))
