@@ -78,6 +78,14 @@ def main_job(
             metavar="FILE",
         ),
     ] = None,
+    new_head: Annotated[
+        bool | None,
+        _option(
+            _INPUT,
+            "Keep the weights but for the last layer, which is trained anew: for other classes.",
+            "--new-head",
+        ),
+    ] = None,
     loss: Annotated[
         str | None,
         _option(
@@ -141,7 +149,11 @@ def main_job(
         _option(_IMAGES, "auto, none, crop or crop+flip. Default: auto.", metavar="NAME"),
     ] = None,
     strict: Annotated[
-        bool | None, _option(_IMAGES, "End at the first broken image.", "--strict")
+        bool | None, _option(_IMAGES, "Refuse a single broken image.", "--strict")
+    ] = None,
+    skip_broken: Annotated[
+        bool | None,
+        _option(_IMAGES, "Leave out broken images, however many they are.", "--skip-broken"),
     ] = None,
     target_macs: Annotated[
         str | None,

@@ -91,15 +91,12 @@ def _opened(options: JobOptions, console: Console, stack: ExitStack) -> Job:
     folder = stack.enter_context(OutputFolder(out, force=options.force, resume=options.resume))
     folder.claim_job(options.identity())
     log = RunLog(folder.run, console)
-    with log.timed("load"):
-        task = checked_task(options, log.say)
     stack.enter_context(log)
+    with log.timed("load"):
+        task = checked_task(options, log.say, log.decoded)
     epochs = choose_epochs(options, task.images("search").steps_per_epoch, task.trained)
     exports = Exports(task, board, formats, board.target_precision, log.say)
     job = Job(options, board, task, folder, log, exports, epochs)
-    if task.data.skipped:
-        names = ", ".join(task.data.skipped[:3])
-        job.warnings.append(f"{len(task.data.skipped)} broken images were left out: {names}")
     job.warnings += task.data.remarks
     return job
 
@@ -126,7 +123,11 @@ def checked_board(options: JobOptions) -> tuple[Board, tuple[str, ...]]:
     return board.model_copy(update={"budgets": budgets}), formats
 
 
-def checked_task(options: JobOptions, say: Callable[[str], None]) -> Task:
+def checked_task(
+    options: JobOptions,
+    say: Callable[[str], None],
+    progress: Callable[[int, int], None] | None = None,
+) -> Task:
     """Load network and images, and trace the network: better known before hours of training.
 
     Raises InputError.
@@ -135,7 +136,7 @@ def checked_task(options: JobOptions, say: Callable[[str], None]) -> Task:
     from compressor.graph import channel_graph
     from compressor.graph.build import TraceError
 
-    task = load_task(options, say)
+    task = load_task(options, say, progress)
     check_judged(task)
     try:
         graph = channel_graph(task.model, task.example())

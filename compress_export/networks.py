@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from compress_export.options import JobOptions
-from compressor.errors import InputError
+from compressor.errors import InputError, OtherClassesError
 from compressor.models import build_model
 from compressor.user_code import first_line
 from compressor.weights import load_weights
@@ -25,10 +26,49 @@ def architecture_of(model: str, weights: Path | None) -> str:
     return model
 
 
+def load_original(
+    options: JobOptions, num_classes: int, say: Callable[[str], None] = lambda line: None
+) -> nn.Module:
+    """Return the network that is to be compressed, with a new last layer where --new-head says so.
+
+    Args:
+        say: is told which layer is new.
+
+    Raises:
+        InputError: no such network or weights, or they don't belong together.
+    """
+    if options.new_head and options.weights is not None:
+        return _with_new_head(options.model, options.weights, num_classes, say)
+    try:
+        return load_network(options.model, options.weights, num_classes)
+    except OtherClassesError as error:
+        raise InputError(
+            f"{error}; give data with the same classes, weights trained on this data, or "
+            "--new-head to train a new last layer"
+        ) from error
+
+
+def _with_new_head(
+    model: str, weights: Path, num_classes: int, say: Callable[[str], None]
+) -> nn.Module:
+    from compressor.head import find_head
+    from compressor.saved import load_model
+
+    head = find_head(architecture_of(model, weights), num_classes)
+    if weights.is_dir():
+        network = load_model(weights, head)
+    else:
+        network = build_model(model, num_classes)
+        load_weights(network, weights, head)
+    say(f"weights: the last layer is new ({', '.join(head.layers)}), for {num_classes} classes")
+    return network.eval()
+
+
 def load_network(model: str, weights: Path | None, num_classes: int) -> nn.Module:
     """Build a network and load its weights; a folder holds a network that was slimmed before.
 
     Raises:
+        OtherClassesError: weights that fit but for the number of classes.
         InputError: no such network or weights, or they don't belong together.
     """
     if weights is not None and weights.is_dir():
@@ -36,9 +76,8 @@ def load_network(model: str, weights: Path | None, num_classes: int) -> nn.Modul
 
         saved = read_description(weights).num_classes
         if saved != num_classes:
-            raise InputError(
-                f"weights {weights}: the network has {saved} classes, the data has "
-                f"{num_classes}; give data with the same classes"
+            raise OtherClassesError(
+                f"weights {weights}: the network has {saved} classes, the data has {num_classes}"
             )
         return load_model(weights)
     network = build_model(model, num_classes)
@@ -70,7 +109,11 @@ def load_teacher(
     teacher = None
     if options.teacher is not None:
         _refuse_a_second_name(options.teacher, options.teacher_model)
-        teacher = load_network(options.teacher_model or architecture, options.teacher, num_classes)
+        name = options.teacher_model or architecture
+        try:
+            teacher = load_network(name, options.teacher, num_classes)
+        except OtherClassesError as error:
+            raise InputError(f"--teacher: {error}; it has to know the same classes") from error
         _check_answer(teacher, options.teacher, network, example)
     if options.distill == "features":
         from compressor.distill import shared_stages

@@ -98,6 +98,7 @@ class JobOptions(BaseModel):
     board: str = Field(min_length=1)
     model: Spec = Field("resnet20", min_length=1)
     weights: UserPath | None = None
+    new_head: bool = False
     loss: Spec | None = Field(None, min_length=1)
     metric: Spec | None = Field(None, min_length=1)
 
@@ -111,6 +112,7 @@ class JobOptions(BaseModel):
     calibration_samples: int = Field(512, ge=1)
     augment: Literal["auto", "none", "crop", "crop+flip"] = "auto"
     strict: bool = False
+    skip_broken: bool = False
 
     # How small, and how that is searched
     target_macs: float | None = None
@@ -181,8 +183,20 @@ class JobOptions(BaseModel):
             )
         if (self.mean is None) != (self.std is None):
             raise ValueError("--mean and --std belong together: give both or neither")
+        if self.strict and self.skip_broken:
+            raise ValueError("--strict and --skip-broken exclude each other: give one of them")
+        self._check_new_head()
         self._check_teacher()
         return self
+
+    def _check_new_head(self) -> None:
+        if self.new_head and self.weights is None:
+            raise ValueError("--new-head renews the last layer of given weights: give --weights")
+        if self.new_head and self.baseline_epochs == 0:
+            raise ValueError(
+                "--baseline-epochs 0 would leave the last layer of --new-head untrained; give at "
+                "least 1"
+            )
 
     def _check_teacher(self) -> None:
         if self.teacher is not None and self.distill == "none":

@@ -277,9 +277,11 @@ def _unique(names: Sequence[str]) -> list[str]:
 def plan_job(options: JobOptions, console: Console) -> int:
     """Print what `compress` would do; write nothing. Raises what it raises for mistakes."""
     from compress_export.plan import print_plan
+    from compress_export.progress import RunLog
 
     board, formats = checked_board(options)
-    task = checked_task(options, lambda line: None)
+    with RunLog(None, console) as log:
+        task = checked_task(options, lambda line: None, log.decoded)
     epochs = choose_epochs(options, task.images("search").steps_per_epoch, task.trained)
     width = BYTES_PER_VALUE[board.target_precision]
     print_plan(options, board, task, epochs, formats, width, console)

@@ -110,6 +110,10 @@ class RunLog:
             for name, value in values.items():
                 self._curves(f"{stage}/step/{name}", value, done)
 
+    def decoded(self, done: int, total: int) -> None:
+        """Move the bar of the images that are read before anything else happens."""
+        self.step("images", done, total, {})
+
     def epoch(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
         """Print the epoch's means and append them to the stage's CSV."""
         figures = "  ".join(f"{name} {value:.4f}" for name, value in values.items())

@@ -51,9 +51,14 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     earlier = {k: v for k, v in report["timings_seconds"].items() if k not in ("load", "bench")}
     log.timings_seconds.update(earlier)
     networks = folder.staged / "torch"
-    baseline = {"weights": networks / "baseline", "teacher": None, "distill": "none"}
-    task = load_task(saved.model_copy(update=baseline), log.say)
+    baseline = {
+        "weights": networks / "baseline",
+        "new_head": False,
+        "teacher": None,
+        "distill": "none",
+    }
     stack.enter_context(log)
+    task = load_task(saved.model_copy(update=baseline), log.say, log.decoded)
     done = saved.model_copy(
         update={
             "stages": options.stages,

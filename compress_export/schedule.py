@@ -37,13 +37,15 @@ def choose_epochs(options: JobOptions, steps_per_epoch: int, trained: bool) -> E
 
     A method without a search leaves its epochs to fine-tuning, so that methods compare.
     """
-    from_scratch = 0 if trained else _at_least(20, 400, steps_per_epoch)
+    baseline = 0 if trained else _at_least(20, 400, steps_per_epoch)
+    if options.new_head:
+        baseline = _at_least(10, 300, steps_per_epoch)
     search = _or(options.search_epochs, _at_least(5, 200, steps_per_epoch))
     finetune = _or(options.finetune_epochs, _at_least(10, 300, steps_per_epoch))
     if not CATALOGUE[options.method].searches and options.rounds == 1:
         search, finetune = 0, search + finetune
     return Epochs(
-        baseline=from_scratch if options.baseline_epochs is None else options.baseline_epochs,
+        baseline=_or(options.baseline_epochs, baseline),
         search=search,
         finetune=finetune,
     )

@@ -21,7 +21,7 @@ from compress_export.data import (
 )
 from compress_export.data.splits import VALIDATION_SHARE, are_classes, strata
 from compress_export.judging import load_objective
-from compress_export.networks import architecture_of, load_network, load_teacher
+from compress_export.networks import architecture_of, load_original, load_teacher
 from compress_export.options import JobOptions
 from compressor.errors import InputError
 from compressor.models import default_input
@@ -140,11 +140,16 @@ class StageImages:
         return eval_batches(self.task.data.validation, self.task.preprocessing)
 
 
-def load_task(options: JobOptions, say: Callable[[str], None] = lambda line: None) -> Task:
+def load_task(
+    options: JobOptions,
+    say: Callable[[str], None] = lambda line: None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Task:
     """Load network and images; nearly every mistake of the user's shows here, before any work.
 
     Args:
         say: is told what the data is.
+        progress: called with the number of images decoded and the number of all.
 
     Raises:
         InputError: no such network, weights, images or functions, or they don't belong together.
@@ -166,14 +171,17 @@ def load_task(options: JobOptions, say: Callable[[str], None] = lambda line: Non
         input_size=preprocessing.size,
         seed=options.seed,
         strict=options.strict,
+        skip_broken=options.skip_broken,
         validation_share=options.validation_share or VALIDATION_SHARE,
         data_root=options.data_root,
+        progress=progress,
     )
     say(
         f"data: {data.description}: {len(data.train)} training, {len(data.validation)} validation, "
         f"{len(data.test)} test images, {len(data.classes)} {_named(data)}"
+        + (f", {len(data.skipped)} broken left out" if data.skipped else "")
     )
-    model = load_network(options.model, options.weights, len(data.classes))
+    model = load_original(options, len(data.classes), say)
     example = torch.zeros(1, 3, preprocessing.size, preprocessing.size)
     augment, flip = _augmentation(options, data)
     return Task(

@@ -7,3 +7,7 @@ class InputError(ValueError):
     The message is one line and says the value, what is allowed and the likely cause. The command
     line prints it without a traceback and exits with code 2.
     """
+
+
+class OtherClassesError(InputError):
+    """A trained network that fits but for its number of classes; the caller says what to do."""

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from compressor.errors import InputError
+from compressor.head import Head
 from compressor.models import build_model
 from compressor.placeholders import Constant, Nothing, Window
 from compressor.user_code import first_line
@@ -89,8 +90,12 @@ def read_description(folder: Path) -> Description:
     return found
 
 
-def load_model(folder: Path) -> nn.Module:
+def load_model(folder: Path, new_head: Head | None = None) -> nn.Module:
     """Rebuild a network that `save_model` wrote, in eval mode.
+
+    Args:
+        new_head: of the network's architecture; replaces the saved one by fresh, untrained weights
+            for the channels that the slimmed network has left.
 
     Raises:
         InputError: a file is missing or damaged, or the two don't belong together.
@@ -103,12 +108,15 @@ def load_model(folder: Path) -> nn.Module:
         weights = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder} holds no readable saved model: {first_line(error)}") from error
-    model = build_model(description.architecture, description.num_classes)
+    num_classes = description.num_classes if new_head is None else new_head.num_classes
+    model = build_model(description.architecture, num_classes)
     try:
         for name, edit in description.edits.items():
             _apply(model, name, edit)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{folder / DESCRIPTION_FILE} is damaged: {first_line(error)}") from error
+    if new_head is not None:
+        weights |= _fresh(model, new_head, weights)
     _set_tensors(model, weights, folder)
     _check_widths(model, folder)
     return model.eval()
@@ -172,6 +180,18 @@ def _apply(model: nn.Module, name: str, edit: dict[str, Any]) -> None:
         new = Nothing(window) if kind == "Nothing" else nn.Identity()
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, new)
+
+
+def _fresh(
+    model: nn.Module, head: Head, weights: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Return the model's own tensors of a head, (classes, ...), as narrow as those saved."""
+    state = model.state_dict()
+    return {
+        name: state[name][:, *(slice(size) for size in weights[name].shape[1:])]
+        for name in head.tensors
+        if name in weights
+    }
 
 
 def _set_tensors(model: nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:

@@ -48,14 +48,7 @@ def compare(wanted: State, given: State) -> Misfit:
 
 
 def describe_misfit(misfit: Misfit, wanted: State, given: State) -> str:
-    """One line: another number of classes, or another network with the one that fits better."""
-    classes = _class_counts(misfit, wanted, given)
-    if classes is not None:
-        layer, in_file, in_data = classes
-        return (
-            f"its last layer ({layer}) has {in_file} classes, the data has {in_data}; give data "
-            "with the same classes, or weights trained on this data"
-        )
+    """One line: what differs, and the network that fits better where one is known."""
     parts = []
     if misfit.missing:
         parts.append(f"{len(misfit.missing)} tensors missing (first {misfit.missing[0]})")
@@ -79,28 +72,29 @@ def better_model(wanted: State, given: State) -> str | None:
         with torch.device("meta"):  # shapes only: nothing is allocated or initialised
             candidate = build_model(name, num_classes=10).state_dict()
         misfit = compare(candidate, given)
-        only_classes = not misfit or _class_counts(misfit, candidate, given) is not None
+        only_classes = not misfit or class_counts(misfit, candidate, given) is not None
         share = _matching_share(candidate, given)
         if only_classes and share > best_share:
             best, best_share = name, share
     return best
 
 
-def _class_counts(misfit: Misfit, wanted: State, given: State) -> tuple[str, int, int] | None:
-    """(layer, classes in the file, classes wanted) where nothing but the last layer differs."""
+def class_counts(misfit: Misfit, wanted: State, given: State) -> tuple[str, int, int] | None:
+    """(layers, classes in the file, classes wanted) where nothing but the number of outputs
+    differs: of one layer, or of several heads alike."""
     if misfit.missing or misfit.unexpected or not misfit.reshaped:
         return None
-    layer = list(wanted)[-1].rpartition(".")[0]
+    layers = dict.fromkeys(key.rpartition(".")[0] for key in misfit.reshaped)
     counts = set()
     for key in misfit.reshaped:
         theirs, ours = given[key].shape, wanted[key].shape
-        if key.rpartition(".")[0] != layer or theirs[1:] != ours[1:] or not len(theirs):
+        if theirs[1:] != ours[1:] or not len(theirs):
             return None
         counts.add((theirs[0], ours[0]))
     if len(counts) != 1:
         return None
     in_file, in_data = counts.pop()
-    return layer, in_file, in_data
+    return ", ".join(layers), in_file, in_data
 
 
 def _matching_share(wanted: State, given: State) -> float:

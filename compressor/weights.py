@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from compressor.errors import InputError
-from compressor.state_fit import compare, describe_misfit
+from compressor.errors import InputError, OtherClassesError
+from compressor.head import Head
+from compressor.state_fit import class_counts, compare, describe_misfit
 from compressor.user_code import first_line
 
 SUFFIXES = (".pt", ".pth", ".th", ".safetensors")
@@ -25,26 +26,31 @@ _PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 _IGNORED = re.compile(r"^(AuxLogits|aux1|aux2)\.|^n_averaged$|(^|\.)total_(ops|params)$")
 
 
-def load_weights(model: nn.Module, path: Path | str) -> None:
+def load_weights(model: nn.Module, path: Path | str, new_head: Head | None = None) -> None:
     """Copy the weights of a file into `model`, in the model's own number format and device.
 
     States nested under `state_dict`, `model`, `model_state`, `model_state_dict` or `net` are found,
     and `module.` and `_orig_mod.` prefixes are dropped.
 
+    Args:
+        new_head: keeps the tensors that `model` has, whatever the file holds in their place.
+
     Raises:
+        OtherClassesError: weights that fit but for the number of classes.
         InputError: no such file, unknown suffix, damaged file, a file that needs code to be read,
-            weights of another network or for another number of classes.
+            weights of another network.
     """
     path = Path(path)
-    state = read_state(path)
+    own = frozenset(() if new_head is None else new_head.tensors)
     wanted = model.state_dict()
-    state = _without_prefixes(state, wanted)
+    state = _without_prefixes(read_state(path), wanted)
     state = {
-        key: tensor for key, tensor in state.items() if key in wanted or not _IGNORED.search(key)
+        key: tensor
+        for key, tensor in state.items()
+        if key not in own and (key in wanted or not _IGNORED.search(key))
     }
-    misfit = compare(wanted, state)
-    if misfit:
-        raise InputError(f"weights {path}: {describe_misfit(misfit, wanted, state)}")
+    wanted = {key: tensor for key, tensor in wanted.items() if key not in own}
+    _check_fit(path, wanted, state)
     spoiled = [
         key
         for key, tensor in state.items()
@@ -56,6 +62,21 @@ def load_weights(model: nn.Module, path: Path | str) -> None:
             f"{spoiled[0]}; the training that made them probably diverged"
         )
     model.load_state_dict(state, strict=False)  # strict but for batch norm's optional counters
+
+
+def _check_fit(
+    path: Path, wanted: Mapping[str, torch.Tensor], state: Mapping[str, torch.Tensor]
+) -> None:
+    misfit = compare(wanted, state)
+    counts = class_counts(misfit, wanted, state)
+    if counts is not None:
+        layer, in_file, in_data = counts
+        raise OtherClassesError(
+            f"weights {path}: its last layer ({layer}) has {in_file} classes, the data has "
+            f"{in_data}"
+        )
+    if misfit:
+        raise InputError(f"weights {path}: {describe_misfit(misfit, wanted, state)}")
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:

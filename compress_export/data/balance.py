@@ -1,4 +1,4 @@
-"""What to know of the number of images: very unequal classes, and few images to test with."""
+"""What to know of the number of images: broken ones, very unequal classes, few to test with."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ UNEQUAL = 10
 FEW_TEST_IMAGES = 100
 """With fewer, one image is more than a percentage point, which is what budgets are made of."""
 _SHOWN = 10
+_NAMED = 3  # of the broken images
 
 
 def remarks(
@@ -35,6 +36,13 @@ def remarks(
             f"there are only {len(test)} test images: each is {points:.1f} points of top-1"
         )
     return tuple(found)
+
+
+def left_out(skipped: Sequence[str]) -> str:
+    """Say how many images were broken, and name the first."""
+    names = ", ".join(skipped[:_NAMED]) + (", ..." if len(skipped) > _NAMED else "")
+    what = "image was" if len(skipped) == 1 else "images were"
+    return f"{len(skipped)} broken {what} left out: {names}"
 
 
 def _largest_first(classes: Sequence[str], counts: NDArray[np.int64]) -> str:

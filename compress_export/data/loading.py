@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compress_export.data.balance import remarks
+from compress_export.data.balance import left_out, remarks
 from compress_export.data.decode import Broken, Progress
 from compress_export.data.image_set import MAX_MEMORY_BYTES, ImageSet, read_image_set
 from compress_export.data.raw import RawData, RawSet
@@ -36,7 +36,7 @@ class ImageData:
         skipped: names of the images that could not be decoded.
         flip_allowed: whether a mirrored image keeps its class (not so for digits and signs).
         description: the source in one phrase, for reports.
-        remarks: what the user should know of the classes, a line each.
+        remarks: what the user should know of the images, a line each.
     """
 
     name: str
@@ -50,9 +50,10 @@ class ImageData:
 
     @property
     def remarks(self) -> tuple[str, ...]:
+        broken = (left_out(self.skipped),) if self.skipped else ()
         if not are_classes(self.train.labels):
-            return ()
-        return remarks(self.classes, self.train.labels, self.test.labels)
+            return broken
+        return broken + remarks(self.classes, self.train.labels, self.test.labels)
 
 
 def load_data(
@@ -61,6 +62,7 @@ def load_data(
     input_size: int,
     seed: int = 0,
     strict: bool = False,
+    skip_broken: bool = False,
     validation_share: float = VALIDATION_SHARE,
     data_root: Path | None = None,
     progress: Progress | None = None,
@@ -72,7 +74,8 @@ def load_data(
             dataset.
         input_size: height and width in pixels that every image is brought to.
         seed: of the splits.
-        strict: refuse a single broken image; otherwise up to 1 % are left out.
+        strict: refuse a single broken image; otherwise up to 1 % are left out,
+        skip_broken: or any number of them.
         validation_share: of the training images, at most 5,000 images.
         data_root: where torchvision datasets lie, by default `data`.
         progress: called with the number of images decoded and the number of all.
@@ -91,7 +94,8 @@ def load_data(
     if raw.validation is not None:
         parts["validation"] = raw.validation
     sets, broken = _read_parts(parts, input_size, progress)
-    _refuse_if_too_broken(raw, broken, sum(len(p.labels) for p in parts.values()), strict)
+    if not skip_broken:
+        _refuse_if_too_broken(raw, broken, sum(len(p.labels) for p in parts.values()), strict)
     for part, image_set in sets.items():
         _check_classes(raw, part, image_set, at_least=2 if part == "training" else 1)
     train, validation = sets["training"], sets.get("validation")
@@ -139,9 +143,10 @@ def _refuse_if_too_broken(raw: RawData, broken: list[Broken], total: int, strict
     if not broken or (share <= MAX_BROKEN_SHARE and not strict):
         return
     limit = "none is allowed with --strict" if strict else f"at most {MAX_BROKEN_SHARE:.0%} may be"
+    way_on = "" if strict else "; --skip-broken leaves them out"
     raise InputError(
         f"data {raw.name!r}: {len(broken)} of {total} images ({share:.1%}) can't be decoded, "
-        f"{limit}; the first is {broken[0].name} ({broken[0].reason})"
+        f"{limit}; the first is {broken[0].name} ({broken[0].reason}){way_on}"
     )
 
 

@@ -186,7 +186,8 @@ MESSAGES: dict[Callable[[Path], str], str] = {
     class_whose_images_are_all_broken: "data 'pets': class 'dog' has 0 usable training images; at "
     "least 2 needed, since one of them is put aside for validation",
     web_pages_instead_of_images: "data 'pets': 10 of 20 images (50.0%) can't be decoded, at most "
-    "1% may be; the first is pets/dog/0.png (not an image in a known format)",
+    "1% may be; the first is pets/dog/0.png (not an image in a known format); --skip-broken leaves "
+    "them out",
     archive: "data 'pets.zip' is a file, but no .csv, .tsv, .npz; unpack it and give the folder",
     no_such_list: "data 'pets.csv': no such file; HERE exists and holds no 'pets.csv'",
     list_without_header: "data pets.csv: the first line has to name the columns path and label, "

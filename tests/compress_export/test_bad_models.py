@@ -29,16 +29,16 @@ def judged(option: str, name: str) -> Given:
     return network("good", f"--{option}", f"bad_models:{name}")
 
 
-def weights(write: Callable[[Path], object]) -> Given:
+def weights(write: Callable[[Path], object], *more: str, model: str = "good") -> Given:
     def given(folder: Path) -> list[str | Path]:
         write(folder / "net.pt")
-        return ["--model", "bad_models:good", "--weights", folder / "net.pt"]
+        return ["--model", f"bad_models:{model}", "--weights", folder / "net.pt", *more]
 
     return given
 
 
-def saved(state: object) -> Given:
-    return weights(lambda path: torch.save(state, path))
+def saved(state: object, *more: str, model: str = "good") -> Given:
+    return weights(lambda path: torch.save(state, path), *more, model=model)
 
 
 def state_of(model: nn.Module, **changes: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -121,7 +121,26 @@ BAD: dict[str, tuple[Given, str]] = {
     "weights for other classes": (
         saved(state_of(bad_models.seven_classes(10))),
         "weights FOLDER/net.pt: its last layer (head) has 7 classes, the data has 10; give data "
-        "with the same classes, or weights trained on this data",
+        "with the same classes, weights trained on this data, or --new-head to train a new last "
+        "layer",
+    ),
+    "a new head for weights of another model": (
+        saved({"stem.weight": torch.zeros(8, 3, 3, 3)}, "--new-head"),
+        "weights FOLDER/net.pt: weights of another model: 2 tensors missing (first conv.weight), 1 "
+        "tensors unexpected (first stem.weight)",
+    ),
+    "a new head for a fixed number of classes": (
+        saved(GOOD.state_dict(), "--new-head", model="seven_classes"),
+        "model 'bad_models:seven_classes' has no last layer to renew: no tensor follows the number "
+        "of classes; its factory has to make as many outputs as num_classes says",
+    ),
+    "a new head without weights": (
+        network("good", "--new-head"),
+        "--new-head renews the last layer of given weights: give --weights",
+    ),
+    "a new head without training": (
+        saved(GOOD.state_dict(), "--new-head", "--baseline-epochs", "0"),
+        "--baseline-epochs 0 would leave the last layer of --new-head untrained; give at least 1",
     ),
     "no such loss": (
         judged("loss", "los"),

@@ -189,6 +189,17 @@ def test_more_than_one_percent_broken_is_fatal(tmp_path: Path) -> None:
     assert str(tmp_path / "train" / "dog" / "000.png") in message
 
 
+def test_any_number_of_broken_images_is_left_out_where_that_is_wanted(tmp_path: Path) -> None:
+    make_tree(tmp_path, {"train": 80, "test": 20})
+    spoil(tmp_path / "train" / "dog", 30)
+    assert "--skip-broken leaves them out" in mistake(tmp_path)
+    data = load(tmp_path, skip_broken=True)
+    assert len(data.train) + len(data.validation) == 130
+    assert data.remarks[0].startswith("30 broken images were left out: ")
+    spoil(tmp_path / "train" / "dog", 80)
+    assert "class 'dog' has 0 usable training images" in mistake(tmp_path, skip_broken=True)
+
+
 def test_strict_allows_none(tmp_path: Path) -> None:
     make_tree(tmp_path, {"train": 80, "test": 20})
     spoil(tmp_path / "train" / "dog", 1)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from compress_export import JobOptions, open_job
 from compress_export.progress import RunLog
 
 
@@ -30,6 +31,19 @@ def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
     with RunLog(tmp_path, Console(file=shown, force_terminal=True)) as log:
         log.step("search", 1, 2, {"loss": 1.0, "kept_share": 0.25})
     assert "kept_share 0.250" in shown.getvalue()
+
+
+def test_reading_images_moves_a_bar_of_its_own(tmp_path: Path) -> None:
+    shown = io.StringIO()
+    options = JobOptions(
+        board="jetson", model="tiny_networks:two_blocks", input_size=8, out=tmp_path / "out"
+    )
+    with open_job(options, Console(file=shown, force_terminal=True, width=100)):
+        pass
+    bar, _, rest = shown.getvalue().partition("data: ")
+    assert "images" in bar
+    assert "0/1797" in bar
+    assert "/1797" not in rest
 
 
 def test_a_repeated_epoch_replaces_its_row(tmp_path: Path) -> None:

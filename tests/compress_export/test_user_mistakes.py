@@ -149,7 +149,7 @@ def test_few_broken_images_are_left_out_and_counted(tmp_path: Path) -> None:
     ended = run_here(tmp_path / "out", *arguments)
     assert ended.code == 0, ended.complained
     (warning,) = [text for text in ended.report["warnings"] if "broken" in text]
-    assert warning.startswith("1 broken images were left out: ")
+    assert warning.startswith("1 broken image was left out: ")
     assert "000.png" in warning
 
     strict = run_here(tmp_path / "strict", *arguments, "--strict")
