@@ -8,7 +8,7 @@ contradictions between parts are in :mod:`boards.rules`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -18,6 +18,8 @@ Kind = Literal["linux", "mcu"]
 Arch = Literal["x86_64", "aarch64", "armv7e-m", "xtensa"]
 Precision = Literal["float32", "float16", "int8"]
 Format = Literal["onnx", "tflite"]
+CalibrationMethod = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
+CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)
 RuntimeName = Literal[
     "onnxruntime", "tensorrt", "litert", "tflite-runtime", "tflite-micro", "edgetpu"
 ]
@@ -215,8 +217,11 @@ class TfliteRules(Part):
     """How a fully INT8 TFLite file for this board is quantized (static, int8 weights)."""
 
     io_dtype: Literal["int8"] = Field(default="int8", description="Type of input and output.")
-    per_channel_conv: Literal[True] = Field(
-        default=True, description="One scale per output channel of a convolution; always."
+    activation_symmetric: Flag = Field(
+        default=False, description="True: every activation zero point is 0."
+    )
+    per_channel_conv: Flag = Field(
+        default=True, description="One scale per output channel of a convolution."
     )
     per_channel_linear: Flag = Field(
         description="One scale per output of a linear layer; false where the runtime may be too "
@@ -224,11 +229,50 @@ class TfliteRules(Part):
     )
 
 
+Rules = TypeVar("Rules", OnnxRules, TfliteRules)
+
+
 class Quantization(Part):
     """INT8 rules per file format; none for a board without INT8."""
 
+    calibration: CalibrationMethod = Field(
+        default="minmax", description="How ranges of activations are found, in both formats."
+    )
     onnx: OnnxRules | None = Field(default=None, description="Rules for INT8 ONNX files.")
     tflite: TfliteRules | None = Field(default=None, description="Rules for INT8 TFLite files.")
+
+    def changed(
+        self,
+        *,
+        calibration: CalibrationMethod | None = None,
+        per_channel: bool | None = None,
+        symmetric: bool | None = None,
+    ) -> Quantization:
+        """Return rules in which what isn't None takes the place of the board's own.
+
+        Args:
+            per_channel: scales of weights. Linear layers get one for each output only where the
+                board's own rules have that.
+            symmetric: activations.
+
+        Raises:
+            pydantic.ValidationError: the rules don't allow it, as `OnnxRules` says.
+        """
+        return Quantization(
+            calibration=calibration or self.calibration,
+            onnx=self.onnx and _changed(self.onnx, per_channel, symmetric),
+            tflite=self.tflite and _changed(self.tflite, per_channel, symmetric),
+        )
+
+
+def _changed(rules: Rules, per_channel: bool | None, symmetric: bool | None) -> Rules:
+    content = rules.model_dump()
+    if per_channel is not None:
+        content["per_channel_conv"] = per_channel
+        content["per_channel_linear"] = per_channel and rules.per_channel_linear
+    if symmetric is not None:
+        content["activation_symmetric"] = symmetric
+    return type(rules)(**content)
 
 
 class Runtime(Part):

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from boards.parts import CALIBRATION_METHODS
 from compress_export.run_action import run_action
 from compressor.methods.catalogue import CATALOGUE
 
@@ -258,6 +259,22 @@ def main_job(
     formats: Annotated[
         str | None,
         _option(_OUTPUT, "onnx,tflite. Default: what the board runs.", metavar="LIST"),
+    ] = None,
+    calibration: Annotated[
+        str | None,
+        _option(
+            _OUTPUT,
+            f"How INT8 ranges are found: {', '.join(CALIBRATION_METHODS)}. Default: the board's.",
+            metavar="METHOD",
+        ),
+    ] = None,
+    weight_scales: Annotated[
+        str | None,
+        _option(_OUTPUT, "per-channel or per-tensor. Default: the board's rule.", metavar="SCALES"),
+    ] = None,
+    activation_range: Annotated[
+        str | None,
+        _option(_OUTPUT, "symmetric or asymmetric. Default: the board's rule.", metavar="RANGE"),
     ] = None,
     latency_runs: Annotated[
         str | None, _option(_OUTPUT, "Timed runs of each file after warm-up.", metavar="N")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from boards import Board
-    from boards.parts import Precision
+    from boards.parts import Precision, Quantization
     from exporters import Exported
 
 
@@ -77,6 +77,36 @@ class Exports:
             "preprocessing": self.task.preprocessing.to_json(),
             "metric": "top-1" if metric is None else metric.name,
         }
+
+
+def chosen_quantization(options: JobOptions, board: Board) -> Quantization:
+    """Return the INT8 rules: the user's, where the board can take them, else the board's."""
+    from pydantic import ValidationError
+
+    from compress_export.errors import UsageError
+
+    wanted = {
+        "--calibration": options.calibration,
+        "--weight-scales": options.weight_scales,
+        "--activation-range": options.activation_range,
+    }
+    said = " ".join(f"{name} {value}" for name, value in wanted.items() if value is not None)
+    rules = board.quantization
+    if said and rules.onnx is None and rules.tflite is None:
+        raise UsageError(
+            f"{said}: board {board.id} has no INT8 rules to change, its precisions are "
+            f"{', '.join(board.precisions)}"
+        )
+    scales, range_ = options.weight_scales, options.activation_range
+    try:
+        return rules.changed(
+            calibration=options.calibration,
+            per_channel=None if scales is None else scales == "per-channel",
+            symmetric=None if range_ is None else range_ == "symmetric",
+        )
+    except ValidationError as error:
+        clauses = (clause for e in error.errors() for clause in e["ctx"]["error"].clauses)
+        raise UsageError(f"{said}: board {board.id}: {'; '.join(clauses)}") from None
 
 
 def chosen_formats(options: JobOptions, board: Board) -> tuple[str, ...]:

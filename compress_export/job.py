@@ -11,7 +11,7 @@ from rich.console import Console
 
 from boards import Board, Budgets, load_board
 from compress_export.errors import UsageError
-from compress_export.exporting import Exports, chosen_formats
+from compress_export.exporting import Exports, chosen_formats, chosen_quantization
 from compress_export.judging import check_judged
 from compress_export.latency_target import refuse_unsearchable
 from compress_export.options import JobOptions
@@ -102,7 +102,7 @@ def _opened(options: JobOptions, console: Console, stack: ExitStack) -> Job:
 
 
 def checked_board(options: JobOptions) -> tuple[Board, tuple[str, ...]]:
-    """Return the board, the user's limits in place of its own budgets, and the formats to make.
+    """Return the board, the user's limits and rules in place of its own, and the formats to make.
 
     Also sets the number of threads. Raises BoardError, or UsageError, also for a latency that can't
     be searched for on this machine.
@@ -120,7 +120,9 @@ def checked_board(options: JobOptions) -> tuple[Board, tuple[str, ...]]:
         )
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    return board.model_copy(update={"budgets": budgets}), formats
+    quantization = chosen_quantization(options, board)
+    changes = {"budgets": budgets, "quantization": quantization}
+    return board.model_copy(update=changes), formats
 
 
 def checked_task(

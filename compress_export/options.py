@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from boards.parts import CalibrationMethod
 from compress_export.durations import parse_latency_ms
 from compress_export.sizes import parse_size
 from compressor.methods.catalogue import CATALOGUE, MethodName
@@ -137,6 +138,9 @@ class JobOptions(BaseModel):
     # What comes out
     stages: Annotated[tuple[Stage, ...], BeforeValidator(_split)] = STAGES
     formats: Annotated[tuple[Literal["onnx", "tflite"], ...], BeforeValidator(_split)] | None = None
+    calibration: CalibrationMethod | None = None
+    weight_scales: Literal["per-channel", "per-tensor"] | None = None
+    activation_range: Literal["symmetric", "asymmetric"] | None = None
     latency_runs: int | None = Field(None, ge=1)
     require_measured: bool = False
     out: UserPath | None = None

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from boards.parts import CalibrationMethod
 from exporters.calibration import Calibration
 from exporters.clipping import Grid, Range
 from exporters.onnx_float import INPUT_NAME
-from exporters.ranges import CalibrationMethod, Tensors, find_ranges
+from exporters.ranges import Tensors, find_ranges
 
 if TYPE_CHECKING:
     import onnx

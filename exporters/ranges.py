@@ -7,10 +7,10 @@ Memory doesn't grow with the number of samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Literal, get_args
 
 import numpy as np
 
+from boards.parts import CalibrationMethod
 from exporters.clipping import (
     Grid,
     Histogram,
@@ -20,8 +20,6 @@ from exporters.clipping import (
     percentile_range,
 )
 
-CalibrationMethod = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
-METHODS: tuple[str, ...] = get_args(CalibrationMethod)
 AVERAGING = 0.01  # weight of the latest image, as in PyTorch's MovingAverageMinMaxObserver
 
 Tensors = Iterable[tuple[str, np.ndarray]]

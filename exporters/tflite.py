@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from boards.parts import CalibrationMethod
 from exporters.calibration import Calibration
 from exporters.clipping import Grid
 from exporters.model_outputs import SINGLE
 from exporters.quiet import quiet_step
-from exporters.ranges import CalibrationMethod
 from exporters.tflite_calibration import quantizer_ranges, tflite_ranges
 from exporters.tflite_pack import bounded_pads, repack
+from exporters.tflite_recipes import static_recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,20 +75,13 @@ def export_int8_tflite(
         ExportError: ai-edge-quantizer failed.
     """
     with quiet_step("calibrate the TFLite model"):
-        found = tflite_ranges(float_path, calibration, input_shape, method, Grid())
+        grid = Grid(symmetric=rules.activation_symmetric)
+        found = tflite_ranges(float_path, calibration, input_shape, method, grid)
         ranges = quantizer_ranges(found)
     with quiet_step("quantize the TFLite model"):
-        from ai_edge_quantizer import qtyping, quantizer, recipe
+        from ai_edge_quantizer import quantizer
 
-        job = quantizer.Quantizer(bounded_pads(float_path, ranges), recipe.static_wi8_ai8())
-        if not rules.per_channel_linear:
-            job.add_static_config(
-                ".*",
-                qtyping.TFLOperationName.FULLY_CONNECTED,
-                activation_num_bits=8,
-                weight_num_bits=8,
-                weight_granularity=qtyping.QuantGranularity.TENSORWISE,
-            )
+        job = quantizer.Quantizer(bounded_pads(float_path, ranges), static_recipe(rules))
         result = job.quantize(ranges, enable_progress_report=False)
         path.write_bytes(bytes(result.quantized_model))
         repack(path)

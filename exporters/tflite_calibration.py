@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from boards.parts import CalibrationMethod
 from exporters.calibration import Calibration
 from exporters.clipping import Grid, Range
 from exporters.inspect_tflite import TfliteGraph
-from exporters.ranges import CalibrationMethod, Tensors, find_ranges
+from exporters.ranges import Tensors, find_ranges
 
 THREADS = 2
 

@@ -91,6 +91,8 @@ def test_lists_triples_and_sizes_are_read_from_text() -> None:
         ("target_size", "3", "--target-size 3: '3' is not a size: give a number with B, KB"),
         ("stages", "prune,bake", "'prune', 'quantize' or 'bench'"),
         ("formats", "", "names nothing"),
+        ("calibration", "kl", "must be 'minmax', 'moving-average', 'percentile', 'entropy' or"),
+        ("weight_scales", "both", "must be 'per-channel' or 'per-tensor'"),
         ("mean", "0.5", "three numbers"),
         ("device", "gpu", "--device gpu"),
         ("seed", "x", "--seed x: must be a valid integer"),
@@ -155,7 +157,7 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     ("content", "says"),
     [
         ("tarjet-macs: 0.3", "unknown option 'tarjet-macs', did you mean 'target-macs'?"),
-        ("zzzzz: 1", "unknown option 'zzzzz', known: augment"),
+        ("zzzzz: 1", "unknown option 'zzzzz', known: activation-range"),
         ("config: other.yaml", "unknown option 'config'"),
         ("seed: 1\ntarget-macs: 0.3\ntarget_macs: 0.4", "twice"),
         ("seed: 1\nseed: 2", "written twice"),

@@ -165,6 +165,8 @@ def test_few_broken_images_are_left_out_and_counted(tmp_path: Path) -> None:
         ("--stages bench", "no bundle/ and report.json"),
         ("--resume", "nothing to resume"),
         ("--board esp32s3 --formats onnx", "runs tflite only"),
+        ("--activation-range asymmetric", "TensorRT has no zero points"),
+        ("--board jetson-nano --calibration mse", "has no INT8 rules to change"),
         ("--mean 0.5,0.5,0.5", "--std"),
         ("--target-size 3", "KiB"),
         ("--penalty 3", "--method paper"),

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
 
 from boards import load_board
+from boards.parts import CALIBRATION_METHODS as METHODS
 from exporters import Calibration
 from exporters.clipping import (
     BINS,
@@ -25,7 +26,7 @@ from exporters.clipping import (
 )
 from exporters.layer_files import LayerSpec, layer_file
 from exporters.onnx_calibration import onnx_ranges
-from exporters.ranges import METHODS, find_ranges
+from exporters.ranges import find_ranges
 from exporters.tflite_calibration import tflite_ranges
 
 SHAPE = (3, 8, 8)
