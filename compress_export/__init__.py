@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         measure,
         prune,
         publish,
+        share_weights,
         train_baseline,
     )
     from compress_export.task import Task, load_task
@@ -48,6 +49,7 @@ __all__ = [
     "open_job",
     "prune",
     "publish",
+    "share_weights",
     "train_baseline",
 ]
 
@@ -58,7 +60,8 @@ _HOMES = {
     "compress_export.job": ("Job", "open_job"),
     "compress_export.options": ("JobOptions",),
     "compress_export.pipeline": (
-        "Result", "compress", "export", "measure", "prune", "publish", "train_baseline",
+        "Result", "compress", "export", "measure", "prune", "publish", "share_weights",
+        "train_baseline",
     ),
     "compress_export.task": ("Task", "load_task"),
     "compressor.errors": ("InputError",),

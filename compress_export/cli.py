@@ -248,6 +248,18 @@ def main_job(
             _TRAINING, "Network of the teacher's weights. Default: the original's.", metavar="MODEL"
         ),
     ] = None,
+    codebook: Annotated[
+        str | None,
+        _option(
+            _TRAINING,
+            "Let each layer's weights share N values, 2 to 256: smaller to store and send, no "
+            "faster. Default: off.",
+            metavar="N",
+        ),
+    ] = None,
+    codebook_epochs: Annotated[
+        str | None, _option(_TRAINING, "Epochs that train the shared values.", metavar="N")
+    ] = None,
     stages: Annotated[
         str | None,
         _option(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from boards import Board
     from boards.parts import Precision, Quantization
-    from exporters import Exported
+    from exporters import CodebookFile, Exported
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,17 @@ class Exports:
 
         write_manifest(folder, files, **self._described())
 
-    def finish_bundle(self, folder: Path, files: Sequence[Exported]) -> None:
-        """Complete the folder that goes to the board."""
+    def finish_bundle(
+        self, folder: Path, files: Sequence[Exported], codebook: CodebookFile | None = None
+    ) -> None:
+        """Complete the folder that goes to the board.
+
+        Args:
+            codebook: the codebook file there, if any.
+        """
         from exporters import write_bundle
 
-        write_bundle(folder, files, **self._described())
+        write_bundle(folder, files, codebook=codebook, **self._described())
 
     def _described(self) -> dict[str, Any]:
         metric = self.task.objective.metric

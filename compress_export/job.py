@@ -24,6 +24,7 @@ from compress_export.task import Task, load_task
 if TYPE_CHECKING:
     from torch import nn
 
+    from compress_export.codebook import CodebookFigures
     from compress_export.pruning import Pruned
     from exporters import Exported
     from runtime_bench import Check
@@ -39,7 +40,8 @@ class Job:
         exports: makes the model files.
         epochs: of every stage.
         baseline_score: its mean on the validation images, top-1 by default, a fraction.
-        pruned: the slim network, None where nothing was pruned.
+        pruned: the slim network, None where nothing was pruned and no weights are shared.
+        codebook: what sharing weights did, None where they are not shared.
         reference: files for comparison, unpruned or float.
         checks: budgets and targets decided so far.
         warnings: lines for the report.
@@ -55,6 +57,7 @@ class Job:
     baseline_score: float = 0.0
     target: Target | None = None
     pruned: Pruned | None = None
+    codebook: CodebookFigures | None = None
     reference: list[Exported] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

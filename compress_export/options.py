@@ -134,6 +134,8 @@ class JobOptions(BaseModel):
     distill: Literal["logits", "features", "none"] = "logits"
     teacher: UserPath | None = None
     teacher_model: Spec | None = Field(None, min_length=1)
+    codebook: int | None = Field(None, ge=2, le=256)
+    codebook_epochs: int | None = Field(None, ge=0)
 
     # What comes out
     stages: Annotated[tuple[Stage, ...], BeforeValidator(_split)] = STAGES
@@ -191,6 +193,11 @@ class JobOptions(BaseModel):
             raise ValueError("--strict and --skip-broken exclude each other: give one of them")
         self._check_new_head()
         self._check_teacher()
+        if self.codebook_epochs is not None and self.codebook is None:
+            raise ValueError(
+                f"--codebook-epochs {self.codebook_epochs}: without --codebook no weights are "
+                "shared; give the number of entries, such as --codebook 16"
+            )
         return self
 
     def _check_new_head(self) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compress_export.pruning import Pruned, Start
+    from exporters import CodebookFile, Exported
     from runtime_bench import Check
 
 
@@ -70,6 +71,8 @@ def compress(options: JobOptions, console: Console | None = None) -> Result:
             train_baseline(job)
         if "prune" in options.stages:
             prune(job)
+        if options.codebook is not None and options.stages != ("bench",):
+            share_weights(job)
         if "quantize" in options.stages:
             export(job)
         return publish(job, measure(job))
@@ -138,6 +141,17 @@ def prune(job: Job) -> None:
         job.warnings.append("nothing was pruned: no smaller net stayed within the accuracy drop")
 
 
+def share_weights(job: Job) -> None:
+    """Let the layers of the network that goes to the board share few weights (--codebook)."""
+    from compress_export.codebook import share
+
+    if job.options.codebook is None:
+        raise ValueError("the job has no --codebook, the number of weights that a layer may have")
+    share(job, job.options.codebook)
+    assert job.pruned is not None
+    _save(job, job.pruned.model, "slim")
+
+
 def export(job: Job) -> None:
     """Complete the folder that goes to the board; float and unpruned files stay beside it."""
     _export_unpruned(job)
@@ -153,7 +167,7 @@ def export(job: Job) -> None:
         bundle.mkdir()
         for name in (name for file in files for name in (file.path, *file.side_files)):
             (reference / name).rename(bundle / name)
-        job.exports.finish_bundle(bundle, files)
+        job.exports.finish_bundle(bundle, files, _codebook_file(job, bundle, files))
         job.exports.finish_reference(reference, job.reference)
     job.warnings += [
         f"{file.name}: {len(file.float_layers)} layers stayed float: {', '.join(file.float_layers)}"
@@ -196,6 +210,7 @@ def measure(job: Job) -> dict[str, Any]:
         job.log.timings_seconds,
         "" if job.target is None else job.target.why,
         () if job.pruned is None else job.pruned.limits,
+        job.codebook,
     )
 
 
@@ -208,6 +223,17 @@ def publish(job: Job, report: dict[str, Any]) -> Result:
     statuses = [check.status for check in job.checks]
     code = verdict_code(statuses, require_measured=job.options.require_measured)
     return Result(final, report, code)
+
+
+def _codebook_file(job: Job, bundle: Path, files: Sequence[Exported]) -> CodebookFile | None:
+    """Write the file of a network with shared weights, and note what the files take."""
+    from compress_export.codebook import with_sizes, write_file
+
+    if job.codebook is None or job.pruned is None:
+        return None
+    file = write_file(job.pruned.model, "slim", bundle)
+    job.codebook = with_sizes(job.codebook, file, bundle, files)
+    return file
 
 
 def _export_unpruned(job: Job) -> None:

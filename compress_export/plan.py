@@ -50,14 +50,16 @@ def print_plan(
         f"{len(task.data.test)} test, {len(task.calibration)} for calibration",
         f"stages:   {', '.join(options.stages)}",
         f"epochs:   baseline {epochs.baseline}, search {epochs.search}, "
-        f"fine-tuning {epochs.finetune}, {task.batch_size} images a step",
+        f"fine-tuning {epochs.finetune}, codebook {epochs.codebook}, "
+        f"{task.batch_size} images a step",
         *_budget_lines(board, costs, graph),
     ]
     unpruned = [EstimatedFile.unpruned(f"unpruned {f}", costs, graph) for f in formats]
     target = choose_target(options, board.budgets.limits(), costs, graph, unpruned)
     lines.append(f"target:   {target.why}")
     seconds = _step_seconds(task) * task.images("search").steps_per_epoch
-    work = epochs.baseline + (epochs.search + epochs.finetune) * (1 + _TEACHER_SHARE)
+    taught = epochs.search + epochs.finetune + epochs.codebook
+    work = epochs.baseline + taught * (1 + _TEACHER_SHARE)
     rungs = ", once for every rung of the ladder" if target.smallest else ""
     lines.append(f"training: about {work * seconds / 60:.1f} minutes on this machine{rungs}")
     for line in lines:

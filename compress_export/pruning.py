@@ -226,16 +226,9 @@ class _Rung:
             stage="finetune",
             checkpoint=Checkpoint(self._work / "finetune.pt"),
             observer=job.log.within(self._work.name),
-            teacher=self._teacher(recipe),
+            teacher=teacher_of(job, recipe),
             objective=task.objective,
         )
-
-    def _teacher(self, recipe: Recipe) -> nn.Module | None:
-        if not recipe.distills:
-            return None
-        task = self.job.task
-        teacher = self.job.baseline if task.teacher is None else task.teacher
-        return task.compute.place(teacher).eval()
 
     def _method(self) -> Method:
         options = self.job.options
@@ -260,9 +253,18 @@ class _Rung:
             seed=task.seed,
             checkpoint=Checkpoint(self._work / "search.pt"),
             observer=job.log.within(self._work.name),
-            teacher=self._teacher(recipe),
+            teacher=teacher_of(job, recipe),
             objective=task.objective,
         )
+
+
+def teacher_of(job: Job, recipe: Recipe) -> nn.Module | None:
+    """Return the network that teaches, on the device; None where the recipe has no use for it."""
+    if not recipe.distills:
+        return None
+    task = job.task
+    teacher = job.baseline if task.teacher is None else task.teacher
+    return task.compute.place(teacher).eval()
 
 
 def _refuse_impossible(limits: Mapping[CostName, float]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from boards import Board
+from compress_export.codebook import CodebookFigures
 from compress_export.errors import UsageError
 from compress_export.exporting import Exports
 from compress_export.options import JobOptions
@@ -71,6 +72,8 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     job = Job(done, board, task, folder, log, exports, Epochs(0, 0, 0))
     key = f"validation_{task.objective.score_key}"
     job.baseline_score = report["stages"]["baseline"][key]
+    if report.get("codebook"):
+        job.codebook = CodebookFigures.from_json(report["codebook"])
     job.target = Target({}, report["target"]) if report["target"] else None
     job.checks += [Check(**check) for check in report["checks"] if check["budget"] == "target"]
     if (networks / "slim").is_dir():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from compress_export.table import report_markdown
 
 if TYPE_CHECKING:
+    from compress_export.codebook import CodebookFigures
     from compress_export.options import JobOptions
     from compress_export.reached import Reached
     from runtime_bench import Check, Measurement
@@ -53,6 +54,7 @@ def build_report(
     timings_seconds: Mapping[str, float],
     target: str,
     limits: Sequence[Reached],
+    codebook: CodebookFigures | None = None,
 ) -> dict[str, Any]:
     """Return the report as plain JSON values.
 
@@ -61,6 +63,7 @@ def build_report(
         checks: budgets and targets.
         target: what the search had to reach, for people.
         limits: how near the slimmed network came to it.
+        codebook: what sharing weights did, where they are shared.
     """
     from runtime_bench import host_facts, overall
 
@@ -73,6 +76,7 @@ def build_report(
         "seed": options.seed,
         "target": target,
         "limits": [entry.to_json() for entry in limits],
+        "codebook": None if codebook is None else codebook.to_json(),
         "environment": {
             "python": platform.python_version(),
             "system": platform.platform(),

@@ -14,6 +14,9 @@ _REFERENCE_BATCH = 128
 _PRUNING_RATE = 0.05
 """High enough to adapt a network that lost most of its channels; for batches of 128."""
 
+_CODEBOOK_RATE = 0.01
+"""Of centroids: their weights are trained already, and only a few values are left to move."""
+
 _BASELINE_WARMUP, _PRUNING_WARMUP = 0.2, 0.1
 _DISTILLATION = 0.5
 _ATTENTION = 1000.0
@@ -30,6 +33,7 @@ class Epochs:
     baseline: int
     search: int
     finetune: int
+    codebook: int = 0
 
 
 def choose_epochs(options: JobOptions, steps_per_epoch: int, trained: bool) -> Epochs:
@@ -48,6 +52,7 @@ def choose_epochs(options: JobOptions, steps_per_epoch: int, trained: bool) -> E
         baseline=_or(options.baseline_epochs, baseline),
         search=search,
         finetune=finetune,
+        codebook=_codebook_epochs(options, steps_per_epoch),
     )
 
 
@@ -82,6 +87,26 @@ def finetune_recipe(options: JobOptions, epochs: Epochs, batch_size: int) -> Rec
         attention=_ATTENTION if options.distill == "features" else 0.0,
         warmup_share=0.0 if epochs.search else _warmup_share(options, _PRUNING_WARMUP),
     )
+
+
+def codebook_recipe(options: JobOptions, epochs: Epochs, batch_size: int) -> Recipe:
+    """Centroids, norms and biases learn from the teacher at a rate that falls from the start.
+
+    Centroids are not decayed: they stand for weights that were.
+    """
+    recipe = _recipe(options, epochs.codebook, _CODEBOOK_RATE, batch_size)
+    return replace(
+        recipe,
+        distillation=0.0 if options.distill == "none" else _DISTILLATION,
+        attention=_ATTENTION if options.distill == "features" else 0.0,
+        warmup_share=0.0,
+    )
+
+
+def _codebook_epochs(options: JobOptions, steps_per_epoch: int) -> int:
+    if options.codebook is None:
+        return 0
+    return _or(options.codebook_epochs, _at_least(5, 150, steps_per_epoch))
 
 
 def _recipe(options: JobOptions, epochs: int, rate: float, batch_size: int) -> Recipe:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from compress_export.codebook import CodebookFigures
 from compress_export.reached import Reached
 from compress_export.sizes import mib
 
@@ -205,6 +206,8 @@ def print_report(report: Report, console: "Console") -> None:
     for entry in report.get("limits", ()):
         line = f"[dim]limit     [/] {escape(Reached.from_json(entry).line)}"
         console.print(line, highlight=False, soft_wrap=True)
+    for text in _codebook_lines(report):
+        console.print(f"[dim]codebook  [/] {escape(text)}", highlight=False, soft_wrap=True)
     for warning in report.get("warnings", ()):
         line = f"[yellow]warning[/]    {escape(warning)}"
         console.print(line, highlight=False, soft_wrap=True)
@@ -263,6 +266,8 @@ def report_markdown(report: Report) -> str:
     if limits := report.get("limits"):
         lines += ["## Limits of the search", ""]
         lines += [*(f"- {Reached.from_json(entry).line}" for entry in limits), ""]
+    if codebook := _codebook_lines(report):
+        lines += ["## Codebook", "", *(f"- {line}" for line in codebook), ""]
     if warnings := report.get("warnings"):
         lines += ["## Warnings", "", *(f"- {warning}" for warning in warnings), ""]
     if timings := report.get("timings_seconds"):
@@ -270,6 +275,11 @@ def report_markdown(report: Report) -> str:
         lines += [f"| {stage} | {seconds:.1f} |" for stage, seconds in timings.items()]
         lines.append("")
     return "\n".join(lines)
+
+
+def _codebook_lines(report: Report) -> list[str]:
+    entry = report.get("codebook")
+    return CodebookFigures.from_json(entry).lines if entry else []
 
 
 def _md(text: str) -> str:

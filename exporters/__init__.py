@@ -3,6 +3,7 @@
 from exporters.artifacts import Exported, TensorSpec
 from exporters.bundle import write_bundle, write_manifest
 from exporters.calibration import Calibration
+from exporters.codebook_file import CodebookFile, write_codebook_file
 from exporters.errors import CalibrationError, CheckError, ExportError, UnsupportedExportError
 from exporters.export import export_files
 
@@ -10,11 +11,13 @@ __all__ = [
     "Calibration",
     "CalibrationError",
     "CheckError",
+    "CodebookFile",
     "ExportError",
     "Exported",
     "TensorSpec",
     "UnsupportedExportError",
     "export_files",
     "write_bundle",
+    "write_codebook_file",
     "write_manifest",
 ]

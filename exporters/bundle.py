@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from exporters.artifacts import Exported, sha256_of
+from exporters.codebook_file import CodebookFile
 from exporters.errors import ExportError
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def write_manifest(
     input_shape: tuple[int, int, int],
     preprocessing: Mapping[str, Any],
     metric: str = "top-1",
+    codebook: CodebookFile | None = None,
 ) -> Path:
     """Write manifest.json for files that lie in `folder`.
 
@@ -38,11 +40,13 @@ def write_manifest(
         input_shape: (C, H, W).
         preprocessing: resize, mean, std, scale, channel_order.
         metric: what accuracy means; anything but "top-1" can't be evaluated on the board.
+        codebook: the codebook file in `folder`, if any.
 
     Raises:
         ExportError: a file is missing or isn't the one that was exported (by SHA-256).
     """
-    for file in files:
+    written: list[Exported | CodebookFile] = [*files, *([codebook] if codebook else [])]
+    for file in written:
         path = folder / file.path
         if not path.is_file():
             raise ExportError(f"{path} is missing; the manifest would name a file that isn't there")
@@ -65,6 +69,7 @@ def write_manifest(
         "preprocessing": dict(preprocessing),
         "metric": metric,
         "files": [file.to_json() for file in files],
+        "codebook": None if codebook is None else codebook.to_json(),
     }
     path = folder / MANIFEST
     path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
@@ -87,6 +92,7 @@ def write_bundle(
     input_shape: tuple[int, int, int],
     preprocessing: Mapping[str, Any],
     metric: str = "top-1",
+    codebook: CodebookFile | None = None,
 ) -> tuple[Path, ...]:
     """Make `folder` complete: manifest.json, labels.txt, example.py and README.md.
 
@@ -101,17 +107,20 @@ def write_bundle(
         input_shape=input_shape,
         preprocessing=preprocessing,
         metric=metric,
+        codebook=codebook,
     )
     labels = folder / "labels.txt"
     labels.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
     example = folder / EXAMPLE
     shutil.copyfile(Path(__file__).with_name(EXAMPLE), example)
     readme = folder / "README.md"
-    readme.write_text(_readme(files, board, model), encoding="utf-8")
+    readme.write_text(_readme(files, board, model, codebook), encoding="utf-8")
     return manifest, labels, example, readme
 
 
-def _readme(files: Sequence[Exported], board: Board, model: str) -> str:
+def _readme(
+    files: Sequence[Exported], board: Board, model: str, codebook: CodebookFile | None
+) -> str:
     rows = "\n".join(
         f"| {f.path} | {f.precision} | {f.size_bytes / KIB:.0f} KiB | "
         f"{_tensor(f.input.dtype, f.input.shape, f.input.layout)} | "
@@ -119,7 +128,11 @@ def _readme(files: Sequence[Exported], board: Board, model: str) -> str:
         for f in files
     )
     return README.format(
-        model=model, board=board.name, rows=rows, command=_next_command(files, board)
+        model=model,
+        board=board.name,
+        rows=rows,
+        command=_next_command(files, board),
+        codebook="" if codebook is None else CODEBOOK.format(path=codebook.path),
     )
 
 
@@ -136,6 +149,10 @@ def _tensor(dtype: str, shape: Sequence[int], layout: str | None) -> str:
     sizes = ", ".join("N" if size == -1 else str(size) for size in shape)
     return f"{dtype} [{sizes}]" + (f" {layout}" if layout else "")
 
+
+CODEBOOK = """- `{path}`: the network's tensors as codebooks, small to store and to send, which
+  `runtime_bench.codebook_file.read_codebook_file` expands to arrays by name. No runtime reads it.
+"""
 
 README = """# {model} for {board}
 
@@ -159,7 +176,7 @@ python example.py IMAGE
 - `manifest.json`: for each file its SHA-256, tensors (name, shape, layout, dtype, scale and zero
   point) and weight bytes; the preprocessing; the board's budgets.
 - `labels.txt`: class names, one a line, in the order of the outputs.
-
+{codebook}
 ONNX files take normalised float32 images and return float32 logits, quantization happens inside.
 INT8 TFLite files take and return int8: `q = round(x / scale) + zero_point`.
 """

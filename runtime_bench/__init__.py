@@ -4,7 +4,14 @@ Needs numpy and a runtime (onnxruntime, ai-edge-litert or tflite-runtime), nothi
 """
 
 from runtime_bench.bursts import Burst, runtime_name
-from runtime_bench.errors import BenchError, ManifestError, RuntimeMissingError, SamplesError
+from runtime_bench.codebook_file import read_codebook_file
+from runtime_bench.errors import (
+    BenchError,
+    CodebookError,
+    ManifestError,
+    RuntimeMissingError,
+    SamplesError,
+)
 from runtime_bench.host import HostFacts, host_facts, host_matches, is_board
 from runtime_bench.manifest import BoardRef, Manifest, read_manifest
 from runtime_bench.measure import describe_folders, measure_folder, measure_folders
@@ -27,6 +34,7 @@ __all__ = [
     "BoardRef",
     "Burst",
     "Check",
+    "CodebookError",
     "HostFacts",
     "Manifest",
     "ManifestError",
@@ -43,6 +51,7 @@ __all__ = [
     "measure_folders",
     "open_samples",
     "overall",
+    "read_codebook_file",
     "read_manifest",
     "runtime_name",
     "slower_int8",

@@ -139,6 +139,33 @@ class ModelFile:
 
 
 @dataclass(frozen=True)
+class CodebookRef:
+    """The folder's codebook file, which `codebook_file.read_codebook_file` expands.
+
+    Attributes:
+        path: POSIX path relative to the folder.
+        entries: of the largest codebook.
+        expanded_bytes: of its tensors.
+    """
+
+    path: str
+    size_bytes: int
+    sha256: str
+    entries: int
+    expanded_bytes: int
+
+    @classmethod
+    def from_json(cls, data: Any, where: str) -> CodebookRef:
+        return cls(
+            path=_inside(_text(data, "path", where), where),
+            size_bytes=_get(data, "size_bytes", int, where),
+            sha256=_text(data, "sha256", where).lower(),
+            entries=_get(data, "entries", int, where),
+            expanded_bytes=_get(data, "expanded_bytes", int, where),
+        )
+
+
+@dataclass(frozen=True)
 class BoardRef:
     """What the manifest says of the board: enough to tell whether this host can speak for it."""
 
@@ -189,6 +216,7 @@ class Manifest:
         budgets: the board's limits, only those that are set, keyed by the names in BUDGETS.
         image_shape: (channels, height, width) of the network's input.
         metric: what accuracy means; other than TOP1 it is code that only compress_export knows.
+        codebook: the weights in another form, where they are shared.
     """
 
     folder: Path
@@ -200,6 +228,7 @@ class Manifest:
     preprocessing: Preprocessing
     files: tuple[ModelFile, ...]
     metric: str = TOP1
+    codebook: CodebookRef | None = None
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -244,6 +273,9 @@ def read_manifest(folder: Path) -> Manifest:
             for index, entry in enumerate(entries)
         ),
         metric=str(data.get("metric") or TOP1),
+        codebook=None
+        if data.get("codebook") is None
+        else CodebookRef.from_json(data["codebook"], f"{where}: codebook"),
     )
 
 

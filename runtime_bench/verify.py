@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from runtime_bench.errors import ManifestError
-from runtime_bench.manifest import Manifest, ModelFile
+from runtime_bench.manifest import CodebookRef, Manifest, ModelFile
 
 _CHUNK_BYTES = 2**20
 
@@ -26,7 +26,10 @@ def verify_files(manifest: Manifest) -> None:
     Raises:
         ManifestError: one message that names every file that is missing or differs.
     """
-    problems = [problem for file in manifest.files for problem in _problems(manifest.folder, file)]
+    files: list[ModelFile | CodebookRef] = [*manifest.files]
+    if manifest.codebook is not None:
+        files.append(manifest.codebook)
+    problems = [problem for file in files for problem in _problems(manifest.folder, file)]
     if problems:
         raise ManifestError(
             f"{manifest.folder}: {'; '.join(problems)}. "
@@ -34,9 +37,10 @@ def verify_files(manifest: Manifest) -> None:
         )
 
 
-def _problems(folder: Path, file: ModelFile) -> list[str]:
+def _problems(folder: Path, file: ModelFile | CodebookRef) -> list[str]:
     expected: dict[str, str | None] = {file.path: file.sha256}
-    expected.update({side.path: side.sha256 for side in file.side_files})
+    if isinstance(file, ModelFile):
+        expected.update({side.path: side.sha256 for side in file.side_files})
     missing = [name for name in expected if not (folder / name).is_file()]
     if missing:
         return [f"{name} is missing" for name in missing]
