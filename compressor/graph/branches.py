@@ -47,31 +47,37 @@ def removable_branches(
 
     Only one operand of an addition may be emptied, and only channels that nobody else reads.
     """
-    makes = {layer.module: set(layer.out_classes.tolist()) for layer in layers}
+    read = [consumer.classes for consumer in consumers]
+    made = [layer.out_classes for layer in layers]
+    class_count = 1 + max((int(c.max(initial=FIXED_CLASS)) for c in (*read, *made)), default=-1)
+    # Classes that the same layers make and read are of one kind, which stands for all of them.
+    kind_of = np.append(partition(class_count, [*made, *read]), FIXED_CLASS)
+
+    def kinds(classes: Classes) -> set[int]:
+        return set(np.unique(kind_of[classes]).tolist())
+
+    makes = {layer.module: kinds(layer.out_classes) for layer in layers}
     readers: dict[int, set[str]] = defaultdict(set)
     for consumer in consumers:
-        for number in consumer.classes.tolist():
-            readers[number].add(consumer.module)
-    read = [consumer.classes for consumer in consumers]
-    made = [layer.out_classes for layer in layers if not layer.depthwise]
-    class_count = 1 + max((int(c.max(initial=FIXED_CLASS)) for c in (*read, *made)), default=-1)
-    makers = partition(class_count, made)
+        for kind in kinds(consumer.classes):
+            readers[kind].add(consumer.module)
+    makers = partition(class_count, [layer.out_classes for layer in layers if not layer.depthwise])
     taken: set[fx.Node] = set()
     removable: set[int] = set()
     ends: dict[str, BranchEnd] = {}
     swallowed: set[str] = set()
     for consumer in consumers:
         addition, end = _addition_after(recorder, consumer.module)
-        hidden = set(consumer.classes.tolist())
+        hidden = kinds(consumer.classes)
         if addition is None or addition in taken or FIXED_CLASS in hidden:
             continue
-        others = set().union(*(readers[number] for number in hidden)) - {consumer.module}
+        others = _readers_of(hidden, readers) - {consumer.module}
         # A gate's layers read the hidden channels too, and lead back to them.
         inner = {name for name in others if _leads_back(name, hidden, makes, readers)}
         if others - inner or hidden & makes.get(consumer.module, set()):
             continue
         # Channels of several layers side by side could be emptied apart from each other.
-        if len(np.unique(makers[list(hidden)])) != 1:
+        if len(np.unique(makers[consumer.classes])) != 1:
             continue
         behind = {name for inner_name in inner for name in _readers_of(makes[inner_name], readers)}
         if not all(
@@ -79,7 +85,7 @@ def removable_branches(
         ):
             continue
         taken.add(addition)
-        removable |= hidden
+        removable |= set(consumer.classes.tolist())
         ends[consumer.module] = end
         swallowed |= inner
     return Branches(frozenset(removable), ends, frozenset(swallowed))
@@ -139,8 +145,8 @@ def partition(class_count: int, sets: Iterable[Classes]) -> NDArray[np.int64]:
     return numbers
 
 
-def _readers_of(numbers: set[int], readers: dict[int, set[str]]) -> set[str]:
-    return set().union(*(readers[number] for number in numbers))
+def _readers_of(kinds: set[int], readers: dict[int, set[str]]) -> set[str]:
+    return set().union(*(readers[kind] for kind in kinds))
 
 
 def _works_on_one_channel(recorder: Recorder, reader: str) -> bool:
@@ -183,5 +189,5 @@ def _leads_back(
 ) -> bool:
     """Return whether a layer feeds only layers that make nothing but hidden channels."""
     made = makes.get(name, set())
-    next_readers = set().union(*(readers[number] for number in made)) if made else set()
+    next_readers = _readers_of(made, readers)
     return bool(next_readers) and all(makes.get(reader, set()) <= hidden for reader in next_readers)

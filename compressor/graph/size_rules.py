@@ -288,7 +288,6 @@ def _is_share(run: LabelInterpreter, size: Any, labels: Tensor) -> bool:
         return False
     if run.scalars[whole] != labels.numel():  # type: ignore[index]
         return False
-        return False
     if labels.numel() % parts:
         return False
     if counted.attribute is not None:
