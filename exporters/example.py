@@ -23,18 +23,43 @@ RUNTIMES = {
 
 
 def load_image(path: str, manifest: dict[str, Any]) -> np.ndarray:
-    """An image as normalised float32 [1, H, W, C]: shorter side resized, centre cropped."""
+    """An image as normalised float32 [1, H, W, C]."""
     prepare = manifest["preprocessing"]
-    height, width = manifest["input"]["height"], manifest["input"]["width"]
-    image: Image.Image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    shorter = min(image.size)
-    size = [int(prepare["resize"] * side / shorter) for side in image.size]
-    image = image.resize((size[0], size[1]), Image.Resampling.BILINEAR)
-    left, top = round((size[0] - width) / 2), round((size[1] - height) / 2)
-    image = image.crop((left, top, left + width, top + height))
-    pixels = np.asarray(image, np.float32) * prepare["scale"]
+    sides = (manifest["input"]["width"], manifest["input"]["height"])
+    pixels = decode(path, prepare["resize"], sides).astype(np.float32) * prepare["scale"]
     pixels = (pixels - np.array(prepare["mean"])) / np.array(prepare["std"])
     return pixels.astype(np.float32)[None]
+
+
+def decode(path: str, resize: int, sides: tuple[int, int]) -> np.ndarray:
+    """An image as uint8 RGB [H, W, C], as in training: upright, shorter side resized, centre cut.
+
+    Args:
+        resize: the shorter side in pixels.
+        sides: (W, H) of the centre.
+    """
+    with Image.open(path) as file:
+        # JPEG: detail far beyond the wanted size is left out, as it was in training.
+        draft = max(2 * resize, 256)
+        file.draft(None, (draft, draft))
+        image = to_rgb(ImageOps.exif_transpose(file))
+    shorter = min(image.size)
+    width, height = (int(resize * side / shorter) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - sides[0]) / 2), round((height - sides[1]) / 2)
+    return np.asarray(image.crop((left, top, left + sides[0], top + sides[1])))
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Three channels of 8 bits; transparency is dropped, 16-bit grey divided by 256."""
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow would clip it at 255
+        grey = np.asarray(image).clip(0, 0xFFFF) >> 8
+        image = Image.fromarray(grey.astype(np.uint8))
+    elif image.mode == "F":
+        sys.exit("images of floating-point numbers have no agreed range")
+    elif image.mode == "P":
+        image = image.convert("RGBA")  # a palette with alpha values converts cleanly only this way
+    return image.convert("RGB")
 
 
 def to_input(image: np.ndarray, spec: dict[str, Any]) -> np.ndarray:
