@@ -1,0 +1,1 @@
+"""Networks that train as their quantized files will answer."""

@@ -1,0 +1,124 @@
+"""Where quantized files round: what operators hand on, and layers' weights and biases.
+
+The rules are those of onnxruntime's and LiteRT's quantizers: an activation is computed together
+with the operator before it and rounded once; what only moves numbers keeps their grid.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from compressor.quantization.calls import Call
+
+INPUT = -1
+"""Number of the network's input among its operations."""
+
+LAYERS = {"conv1d": 0, "conv2d": 0, "conv3d": 0, "linear": 0, "conv_transpose2d": 1}
+"""Operations with a weight -> axis of the weight's output channels."""
+
+_MOVERS = frozenset(
+    """chunk clone contiguous detach dropout dropout2d expand flatten flip float getitem max_pool1d
+    max_pool2d movedim narrow pad permute pixel_shuffle reshape select split squeeze stack swapaxes
+    to transpose unbind unflatten unsqueeze view""".split()  # noqa: SIM905
+)
+_ACTIVATIONS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min"})
+_BEFORE_ACTIVATIONS = frozenset({*LAYERS, "add", "batch_norm"})
+
+
+@dataclass(frozen=True)
+class FoldedNorm:
+    """A batch norm that files fold into the convolution before it.
+
+    Attributes:
+        layer, norm: names of the modules.
+        layer_call, norm_call: numbers of their operations.
+    """
+
+    layer: str
+    norm: str
+    layer_call: int
+    norm_call: int
+
+
+def rounded_results(
+    calls: Sequence[Call], outputs: Iterable[int], *, outputs_too: bool
+) -> set[int]:
+    """Return the operations whose results are rounded, by number; `INPUT` is among them.
+
+    Args:
+        calls: all operations, in order.
+        outputs: those that made the network's outputs.
+        outputs_too: whether these are rounded.
+    """
+    readers = _readers(calls)
+    points = {INPUT}
+    for number, call in enumerate(calls):
+        if not call.sources or call.name in _MOVERS:
+            continue
+        if not _goes_on(calls, readers[number], call.name):
+            points.add(number)
+    return points if outputs_too else points - {_maker(calls, number) for number in outputs}
+
+
+def inputs_of_layers(calls: Sequence[Call]) -> dict[int, int]:
+    """Return layer -> the operation that made its input, past those that only move numbers."""
+    return {
+        number: _maker(calls, call.sources[0])
+        for number, call in enumerate(calls)
+        if call.name in LAYERS and call.sources
+    }
+
+
+def folded_norms(model: nn.Module, calls: Sequence[Call]) -> list[FoldedNorm]:
+    """Return the batch norms that a convolution alone feeds, both called once."""
+    owner = {
+        id(tensor): name
+        for name, module in model.named_modules()
+        for tensor in (*module._parameters.values(), *module._buffers.values())
+        if tensor is not None
+    }
+    readers, uses = _readers(calls), defaultdict[int, int](int)
+    for call in calls:
+        for tensor in call.constants:
+            uses[id(tensor)] += 1
+    found = []
+    for number, call in enumerate(calls):
+        if call.name not in LAYERS or LAYERS[call.name] != 0 or len(readers[number]) != 1:
+            continue
+        norm = calls[readers[number][0]]
+        used_once = all(uses[id(t)] == 1 for t in (*call.constants, *norm.constants))
+        if norm.name == "batch_norm" and used_once and call.constants and norm.constants:
+            names = [owner.get(id(c.constants[0]), "") for c in (call, norm)]
+            found.append(FoldedNorm(names[0], names[1], number, readers[number][0]))
+    return [
+        pair
+        for pair in found
+        if isinstance(model.get_submodule(pair.norm), nn.BatchNorm2d) and pair.layer
+    ]
+
+
+def _goes_on(calls: Sequence[Call], readers: Sequence[int], name: str) -> bool:
+    """True where the only reader is computed together with this operation."""
+    if len(readers) != 1 or name not in _BEFORE_ACTIVATIONS:
+        return False
+    after = calls[readers[0]].name
+    return after in _ACTIVATIONS or (name in LAYERS and after == "batch_norm")
+
+
+def _readers(calls: Sequence[Call]) -> dict[int, list[int]]:
+    readers = defaultdict[int, list[int]](list)
+    for number, call in enumerate(calls):
+        for source in call.sources:
+            readers[source].append(number)
+    return readers
+
+
+def _maker(calls: Sequence[Call], number: int) -> int:
+    """Return the operation that made a result, past those that only move numbers."""
+    while number != INPUT and calls[number].name in _MOVERS and calls[number].sources:
+        number = calls[number].sources[0]
+    return number
