@@ -174,6 +174,9 @@ def export(job: Job) -> None:
         for file in files
         if file.float_layers
     ]
+    job.warnings += [
+        f"{file.name}: {remark}" for file in files if file.profile for remark in file.profile.remarks
+    ]
 
 
 def measure(job: Job) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from exporters.profiles.profile import CheckedProfile
+
 STAGES = ("baseline", "slim")
 FORMATS = ("onnx", "tflite")
 PRECISIONS = ("float32", "float16", "int8")
@@ -79,6 +81,7 @@ class Exported:
         size_bytes: side files included.
         output: the first one; what accuracy is measured on.
         more_outputs: the others, in the order in which the model returns them.
+        profile: the target's rules that an INT8 file keeps to; None for other precisions.
     """
 
     name: str
@@ -98,6 +101,7 @@ class Exported:
     convs: int
     agreement_validation: float
     more_outputs: tuple[TensorSpec, ...] = ()
+    profile: CheckedProfile | None = None
 
     def __post_init__(self) -> None:
         for value, known in (
@@ -116,10 +120,12 @@ class Exported:
             "input": self.input.to_json(),
             "output": self.output.to_json(),
             "more_outputs": [output.to_json() for output in self.more_outputs],
+            "profile": self.profile and self.profile.to_json(),
         }
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Exported:
+        profile = entry.get("profile")
         return cls(
             **{
                 **entry,
@@ -128,6 +134,7 @@ class Exported:
                 "input": TensorSpec.from_json(entry["input"]),
                 "output": TensorSpec.from_json(entry["output"]),
                 "more_outputs": tuple(map(TensorSpec.from_json, entry.get("more_outputs", ()))),
+                "profile": CheckedProfile.from_json(profile) if profile else None,
             }
         )
 

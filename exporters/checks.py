@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from exporters.artifacts import Inspection
 from exporters.errors import CheckError
-from exporters.onnx_qdq import Graph
-
-if TYPE_CHECKING:
-    import onnx
 
 Runner = Callable[[np.ndarray], list[np.ndarray]]
 
-STANDARD_DOMAINS = ("", "ai.onnx")
 FLOAT_TOLERANCE = 1e-3  # of the largest output; litert-torch and onnx are exact to about 1e-5
 FLOAT16_TOLERANCE = 3e-2
+IO_DTYPES = {("tflite", "int8"): "int8", ("tflite", "int8-int16"): "int16"}  # others: float32
+WEIGHT_DTYPES = {
+    "int8": "int8",
+    "int8-dynamic": "int8",  # uint8 in ONNX
+    "int8-weights": "int8",
+    "int4-weights": "int4",
+    "int2-weights": "int2",
+    "int8-int16": "int8",
+}
 SIDE_CHANNEL_BYTES = 1024  # padding values, constants of activations: not weights
 
 
@@ -29,94 +33,25 @@ def check_dtypes(name: str, found: Inspection, *, format: str, precision: str) -
     Raises:
         CheckError: the file is something else than its name says.
     """
-    io_dtype = "int8" if (format, precision) == ("tflite", "int8") else "float32"
+    io_dtype = IO_DTYPES.get((format, precision), "float32")
     for tensor in (found.input, *found.outputs):
         if tensor.dtype != io_dtype:
             raise CheckError(f"{name}: {tensor.name} is {tensor.dtype}, expected {io_dtype}")
-        if io_dtype == "int8" and (tensor.scale is None or tensor.zero_point is None):
-            raise CheckError(f"{name}: {tensor.name} is int8 without scale and zero point")
+        if io_dtype != "float32" and (tensor.scale is None or tensor.zero_point is None):
+            raise CheckError(f"{name}: {tensor.name} is {io_dtype} without scale and zero point")
     bytes_of = found.weight_bytes
-    if precision == "int8":
-        if not bytes_of.get("int8"):
-            raise CheckError(f"{name}: no int8 weights in an INT8 file")
-        if format == "tflite" and bytes_of.get("float32", 0) > SIDE_CHANNEL_BYTES:
+    if precision in WEIGHT_DTYPES:
+        dtype = WEIGHT_DTYPES[precision]
+        if (format, precision) == ("onnx", "int8-dynamic"):
+            dtype = "uint8"
+        if not bytes_of.get(dtype):
+            raise CheckError(f"{name}: no {dtype} weights in an {precision} file")
+        if io_dtype != "float32" and bytes_of.get("float32", 0) > SIDE_CHANNEL_BYTES:
             raise CheckError(f"{name}: {bytes_of['float32']} bytes of float32 constants")
     elif bytes_of.get(precision, 0) <= max(
         bytes_of.get(other, 0) for other in ("float32", "float16", "int8") if other != precision
     ):
         raise CheckError(f"{name}: weights are not {precision}, bytes by dtype are {bytes_of}")
-
-
-def check_tensorrt(path: Path) -> None:
-    """Assert TensorRT's rules for explicit quantization on an ONNX file.
-
-    Every zero point 0; every Q and DQ on int8; weights of convolutions stored as int8 with one
-    scale per output channel (axis 0); no int32 bias behind a DequantizeLinear; Softmax in
-    float; standard operator domains only.
-
-    Raises:
-        CheckError: all broken rules in one message.
-    """
-    import onnx
-
-    model = onnx.load(str(path))
-    broken = [*_domains(model), *_zero_points(model), *_weights(model), *_softmax(model)]
-    if broken:
-        raise CheckError(f"{path.name} breaks TensorRT's rules: {'; '.join(broken)}")
-
-
-def _domains(model: onnx.ModelProto) -> Iterator[str]:
-    foreign = {entry.domain for entry in model.opset_import} | {n.domain for n in model.graph.node}
-    for domain in sorted(foreign - set(STANDARD_DOMAINS)):
-        yield f"operator domain {domain}"
-
-
-def _zero_points(model: onnx.ModelProto) -> Iterator[str]:
-    graph = Graph(model)
-    for node in model.graph.node:
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
-            continue
-        where = f"{node.op_type} -> {node.output[0]}"
-        zero_point = graph.constants.get(node.input[2]) if len(node.input) > 2 else None
-        if zero_point is None:
-            yield f"{where} has no constant zero point"
-        elif zero_point.dtype == np.int32:
-            yield f"{where} has an int32 input (a quantized bias)"
-        elif zero_point.dtype != np.int8:
-            yield f"{where} is {zero_point.dtype}, not int8"
-        elif zero_point.any():
-            yield f"{where} has a zero point other than 0"
-
-
-def _weights(model: onnx.ModelProto) -> Iterator[str]:
-    from onnx import helper
-
-    graph = Graph(model)
-    for node in model.graph.node:
-        if node.op_type not in ("Conv", "Gemm") or len(node.input) < 2:
-            continue
-        where = node.name or node.output[0]
-        dequantize = graph.source(node.input[1], "DequantizeLinear")
-        stored = graph.constants.get(dequantize.input[0]) if dequantize else None
-        if dequantize is None or stored is None or stored.dtype != np.int8:
-            yield f"weight of {where} is not stored as int8"
-            continue
-        if node.op_type != "Conv":
-            continue
-        axis = {a.name: helper.get_attribute_value(a) for a in dequantize.attribute}.get("axis", 1)
-        scale = graph.constants[dequantize.input[1]]
-        if axis != 0 or scale.shape != (stored.shape[0],):
-            yield f"weight of {where} is not per-channel on axis 0"
-
-
-def _softmax(model: onnx.ModelProto) -> Iterator[str]:
-    graph = Graph(model)
-    for node in model.graph.node:
-        if node.op_type != "Softmax":
-            continue
-        readers = graph.consumers.get(node.output[0], [])
-        if any(reader.op_type == "QuantizeLinear" for reader in readers):
-            yield f"Softmax {node.name or node.output[0]} is quantized"
 
 
 def onnx_runner(path: Path, outputs: Sequence[str]) -> Runner:

@@ -21,6 +21,7 @@ from exporters.onnx_float import export_float_onnx
 from exporters.onnx_fp16 import export_fp16_onnx
 from exporters.onnx_int8 import export_int8_onnx
 from exporters.prepare import deployable
+from exporters.profiles.select import check_profile
 from exporters.quiet import quiet_step
 from exporters.tflite import export_float16_tflite, export_float_tflite, export_int8_tflite
 
@@ -197,9 +198,7 @@ def _read_back(
     """Inspect and check one file; its manifest entry."""
     found = _inspect(path, job, format, precision)
     checks.check_dtypes(path.name, found, format=format, precision=precision)
-    rules = job.board.quantization.onnx
-    if (format, precision) == ("onnx", "int8") and rules and rules.profile == "tensorrt":
-        checks.check_tensorrt(path)
+    profile = check_profile(path, job.board, format) if precision == "int8" else None
     with quiet_step(f"compare {path.name} with torch"):
         runner = checks.onnx_runner if format == "onnx" else checks.tflite_runner
         run = runner(path, job.outputs)
@@ -222,6 +221,7 @@ def _read_back(
         fused_integer_convs=found.fused_integer_convs,
         convs=found.convs,
         agreement_validation=agreement,
+        profile=profile,
     )
 
 

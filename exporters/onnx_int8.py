@@ -87,6 +87,7 @@ def _quantized(
             "ActivationSymmetric": rules.activation_symmetric,
             "WeightSymmetric": rules.weight_symmetric,
             "QuantizeBias": rules.quantize_bias,
+            "AddQDQPairToWeight": rules.weight_form == "float",
             "TensorQuantOverrides": _per_tensor_weights(source, rules, types[rules.weight_dtype]),
         },
     )

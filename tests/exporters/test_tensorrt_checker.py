@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from boards import load_board
 from exporters import CheckError
-from exporters.checks import check_dtypes, check_tensorrt
+from exporters.checks import check_dtypes
 from exporters.inspect_onnx import inspect_onnx
 from exporters.inspect_tflite import inspect_tflite
+from exporters.onnx_int8 import export_int8_onnx
+from exporters.profiles import tensorrt
+from exporters.profiles.select import check_profile
 
 
 @pytest.fixture
@@ -40,15 +45,60 @@ def rejected(model: onnx.ModelProto, tmp_path, message: str) -> None:
     path = tmp_path / "mutated.onnx"
     onnx.save(model, str(path))
     with pytest.raises(CheckError, match=message):
-        check_tensorrt(path)
+        check_profile(path, load_board("jetson"), "onnx")
 
 
 def test_our_file_passes_and_others_do_not(jetson_folder, pc_folder):
-    check_tensorrt(jetson_folder.path / "slim.int8.onnx")
+    jetson = load_board("jetson")
+    found = check_profile(jetson_folder.path / "slim.int8.onnx", jetson, "onnx")
+    assert (found.name, found.status) == ("tensorrt", "checked by rule, not measured")
+    assert jetson_folder.file("slim.int8.onnx").profile == found
     with pytest.raises(CheckError, match="uint8, not int8.*int32 input"):
-        check_tensorrt(pc_folder.path / "slim.int8.onnx")
+        check_profile(pc_folder.path / "slim.int8.onnx", jetson, "onnx")
     with pytest.raises(CheckError, match="weight of conv1 is not stored as int8"):
-        check_tensorrt(pc_folder.path / "slim.float32.onnx")
+        check_profile(pc_folder.path / "slim.float32.onnx", jetson, "onnx")
+
+
+def test_float_weights_behind_pairs(
+    jetson_folder, pc_folder, calibration, validation_images, tmp_path
+):
+    """The other form: the same integers, kept as floats; each form is refused as the other."""
+    rules = load_board("jetson").quantization.onnx
+    path = tmp_path / "float_weights.onnx"
+    export_int8_onnx(
+        pc_folder.path / "slim.float32.onnx",
+        path,
+        calibration=calibration,
+        rules=rules.model_copy(update={"weight_form": "float"}),
+        input_shape=(3, 16, 16),
+    )
+    integers = jetson_folder.path / "slim.int8.onnx"
+    assert tensorrt.violations(path, "float") == []
+    assert "weight of conv1 is not stored as int8" in tensorrt.violations(path)
+    assert any("not a float constant" in line for line in tensorrt.violations(integers, "float"))
+    logits = [
+        onnxruntime.InferenceSession(str(p)).run(None, {"input": validation_images})[0]
+        for p in (path, integers)
+    ]
+    np.testing.assert_allclose(*logits, atol=1e-4 * np.abs(logits[0]).max())
+    found = inspect_onnx(path, count_fused=False)
+    assert found.float_layers == ()
+    check_dtypes("a.onnx", found, format="onnx", precision="int8")
+
+
+def test_activation_with_several_scales(model, tmp_path):
+    node = first(model, "QuantizeLinear")
+    node.input[1] = add(model, "scales", np.full(3, 0.1, np.float32))
+    node.input[2] = add(model, "zeros", np.zeros(3, np.int8))
+    rejected(model, tmp_path, "is an activation with more than one scale")
+
+
+def test_weight_of_minus_128(model, tmp_path):
+    reader = weight_reader(model)
+    values = array(model, reader.input[0]).copy()
+    values.flat[0] = -128
+    reader.input[0] = add(model, "extreme", values)
+    rejected(model, tmp_path, "weight of conv1 holds -128")
 
 
 def test_zero_point_other_than_zero(model, tmp_path):
