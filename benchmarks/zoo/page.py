@@ -16,6 +16,9 @@ MISSING = "_Not measured yet._"
 EXACT = 1e-5
 """Some networks compute in float32 themselves, even on float64."""
 
+SMALLEST_EFFECT = 1e-3
+"""Masks that move the outputs less show nothing; relative to the largest output."""
+
 PRUNABLE = 0.95
 ANALYSIS_LIMIT_S, ANALYSIS_LIMIT_MIB = 3.0, 2048
 MIB, KIB = 2**20, 2**10
@@ -103,14 +106,16 @@ def conv_families(rows: Iterable[Row]) -> dict[str, float]:
 
 
 def is_exact(row: Row) -> bool:
-    """Whether both keep sets gave the masked network."""
-    return bool(row["error_half"] <= EXACT and row["error_emptied"] <= EXACT)
+    """Whether both keep sets gave the masked network, and masks that do something at all."""
+    errors = max(row["error_half"], row["error_emptied"])
+    return bool(errors <= EXACT and row["effect"] >= SMALLEST_EFFECT)
 
 
 def graph_table(rows: Sequence[Row]) -> str:
     """What the analysis found."""
     header = ["Network", "Stays fixed", "px", "Parameters, M", "Analysis, s", "Memory, MiB"]
-    header += ["Largest error", "Prunable conv, %", "Removed conv, %", "Removed all, %"]
+    header += ["Masks' effect", "Largest error"]
+    header += ["Prunable conv, %", "Removed conv, %", "Removed all, %"]
     return _rows(
         header,
         (
@@ -121,6 +126,7 @@ def graph_table(rows: Sequence[Row]) -> str:
                 number(row.get("parameters"), 1, scale=1e-6),
                 number(row.get("analysis_cpu_s"), 2),
                 number(row.get("analysis_peak_bytes"), 0, scale=1 / MIB),
+                number(row.get("effect"), 2),
                 _error(row),
                 number(row.get("prunable_conv"), 1, scale=100),
                 number(row.get("removed_conv"), 1, scale=100),

@@ -34,6 +34,7 @@ from benchmarks.zoo.peer import prune_with_peer
 from benchmarks.zoo.values import fit_head, randomize, settle
 from compressor.models import build_model
 from compressor.slim import slim
+from compressor.verify import mask_effect
 
 CALIBRATION_IMAGES = 32
 FITTING_IMAGES = 160
@@ -86,6 +87,7 @@ def take_through(request: dict[str, Any], answer: Answer) -> None:
     with stage("slim", answer) as fields:
         keep = half_kept(graph, seed)
         images = torch.from_numpy(crops(EXACT_IMAGES, size, seed)[0])
+        fields["effect"] = mask_effect(model, graph, keep, images)
         fields["error_half"] = exactness(model, graph, keep, images)
         fields["error_emptied"] = exactness(model, graph, branches_emptied(graph, keep), images)
         slimmed = slim(model, graph, keep).eval()

@@ -24,7 +24,7 @@ from benchmarks.zoo.peer import masked, prune_with_peer
 from benchmarks.zoo.stopwatch import Stopwatch
 from benchmarks.zoo.values import fit_head, randomize, settle
 from compressor.errors import InputError
-from compressor.verify import SlimError
+from compressor.verify import SlimError, mask_effect
 
 SMALL = ("mobilenet_v2", "shufflenet_v2_x0_5", "squeezenet1_1", "mnasnet0_5", "regnet_y_400mf")
 
@@ -131,6 +131,7 @@ def test_half_of_each_group_stays_and_slim_is_masked(network):
         assert keep[group.classes].sum() == -(-len(group.classes) // 2)
     images = torch.from_numpy(crops(2, 16, 0)[0])
     assert exactness(network, graph, keep, images) <= 1e-12
+    assert mask_effect(network, graph, keep, images) > page.SMALLEST_EFFECT
     emptied = branches_emptied(graph, keep)
     assert emptied.sum() < keep.sum()
     assert exactness(network, graph, emptied, images) <= 1e-12
@@ -162,7 +163,9 @@ def test_small_networks_are_exact(name):
     settle(model, torch.from_numpy(crops(16, 32, 0)[0]))
     graph, found = analyse(model, torch.zeros(1, 3, 32, 32))
     images = torch.from_numpy(crops(2, 32, 0)[0])
-    assert exactness(model, graph, half_kept(graph, 0), images) <= 1e-9
+    keep = half_kept(graph, 0)
+    assert exactness(model, graph, keep, images) <= 1e-9
+    assert mask_effect(model, graph, keep, images) > page.SMALLEST_EFFECT
     # The shuffles leave ShuffleNet some channels whose ties no other channel shares.
     assert found["prunable_conv"] >= (0.85 if "shuffle" in name else 0.95)
 
@@ -270,6 +273,7 @@ def row(model: str, **fields) -> dict:
         "analysis_s": 5.0,
         "analysis_cpu_s": 0.5,
         "analysis_peak_bytes": 2**20,
+        "effect": 0.7,
         "error_half": 1e-15,
         "error_emptied": 2e-15,
         "prunable_conv": 0.99,
@@ -308,10 +312,15 @@ def test_the_page_counts_what_the_rows_say():
     assert "fails: KeyError: 1" in found["peers"] and "runs, not exact" in found["peers"]
 
 
+def test_a_mask_without_effect_shows_nothing():
+    assert page.is_exact(row("resnet18"))
+    assert not page.is_exact(row("resnet18", effect=0.0))
+
+
 def test_the_newest_row_of_a_network_counts():
     rows = [row("resnet18", analysis_s=9.0), row("resnet34"), row("resnet18", analysis_s=0.1)]
     newest = page.newest_rows(rows)
-    assert [(r["model"], r["analysis_s"]) for r in newest] == [("resnet18", 0.1), ("resnet34", 0.5)]
+    assert [(r["model"], r["analysis_s"]) for r in newest] == [("resnet18", 0.1), ("resnet34", 5.0)]
 
 
 def test_the_page_is_made_from_the_results():

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from compressor.graph import ChannelGraph, Keep, channel_graph
 from compressor.masks import ChannelMasks
 from compressor.slim import slim
+from compressor.verify import mask_effect
 
 
 def randomize(model: nn.Module, seed: int = 0) -> nn.Module:
@@ -98,16 +99,23 @@ def groups_of(graph: ChannelGraph) -> dict[tuple[str, ...], int]:
 
 
 def assert_exact(model: nn.Module, side: int = 8, seeds: int = 4, share: float = 0.5) -> None:
-    """Slimmed equals masked for random keep sets, some with empty branches; and it trains."""
+    """Slimmed equals masked for random keep sets, some with empty branches; and it trains.
+
+    Masks that drop something must change the answer, or that would say nothing.
+    """
     model = randomize(model).double().eval()
     graph = channel_graph(model, torch.randn(1, 3, side, side).double())
     x = torch.randn(3, 3, side, side).double()
+    effects = []
     for seed in range(seeds):
         keep = random_keep(graph, seed, share=share, empty_every=seed % 3)
         slimmed = slim(model, graph, keep)
         with torch.no_grad():
             assert relative(slimmed(x), masked(model, graph, keep, x)) <= 1e-9
+        if not keep.all():
+            effects.append(mask_effect(model, graph, keep, x))
         slimmed.train()(x).sum().backward()
+    assert not effects or max(effects) > 1e-3
 
 
 class Wrapped(nn.Module):

@@ -12,7 +12,7 @@ from compressor.cost import NetworkCosts, as_tensor
 from compressor.graph import channel_graph
 from compressor.graph.channel_graph import FIXED_CLASS
 from compressor.slim import slim
-from compressor.verify import check_slim
+from compressor.verify import check_slim, mask_effect
 
 
 def conv(ins: int, outs: int, stride: int = 1) -> nn.Sequential:
@@ -86,6 +86,7 @@ def test_unet(transposed: bool) -> None:
         keep = random_keep(graph, seed)
         slimmed = slim(model, graph, keep)
         assert check_slim(model, graph, keep, slimmed, x) <= 1e-9
+        assert mask_effect(model, graph, keep, x) > 1e-3
         assert slimmed(x).shape == (2, 4, 16, 16)
         slimmed.train()(x).sum().backward()
 
@@ -109,6 +110,7 @@ def test_pyramid_with_shared_heads() -> None:
         keep = random_keep(graph, seed)
         slimmed = slim(model, graph, keep)
         assert check_slim(model, graph, keep, slimmed, x) <= 1e-9
+        assert mask_effect(model, graph, keep, x) > 1e-3
         again = channel_graph(slimmed, x[:1])
         macs = float(NetworkCosts(again).macs(as_tensor(again.all_kept())))
         assert macs == float(NetworkCosts(graph).macs(as_tensor(keep))) < before

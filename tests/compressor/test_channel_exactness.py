@@ -18,7 +18,7 @@ from compressor.graph.channel_graph import FIXED_CLASS
 from compressor.masks import ChannelMasks
 from compressor.models import build_model
 from compressor.slim import slim
-from compressor.verify import SlimError, check_slim
+from compressor.verify import SlimError, check_slim, mask_effect
 
 # Name -> side of a small input that the network still takes.
 SIZES = {
@@ -104,6 +104,7 @@ def test_other_keep_sets(name: str, empty_every: int) -> None:
     keep = random_keep(graph, seed=5, share=0.2, empty_every=empty_every)
     x = torch.randn(2, 3, SIZES[name], SIZES[name])
     assert check_slim(model, graph, keep, slim(model, graph, keep), x) <= 1e-9
+    assert mask_effect(model, graph, keep, x) > 1e-3
 
 
 def test_every_channel_but_the_output_of_the_family_can_go() -> None:

@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from channel_nets import TinyResNet, random_keep, randomize
+from channel_nets import TinyResNet, masked, random_keep, randomize, relative
 from torch import Tensor, nn
 
 from compressor.graph import ChannelGraph, Keep, channel_graph
 from compressor.slim import slim
-from compressor.verify import SlimError, check_slim
+from compressor.verify import SlimError, check_slim, mask_effect
 
 Case = tuple[nn.Module, ChannelGraph, Keep, Tensor]
 
@@ -24,6 +24,15 @@ def tiny() -> Case:
     graph = channel_graph(model, torch.randn(1, 3, 8, 8))
     keep = random_keep(graph, seed=4, empty_every=0)
     return model, graph, keep, torch.randn(2, 3, 8, 8)
+
+
+def test_masks_that_do_nothing_have_no_effect(tiny: Case) -> None:
+    model, graph, keep, x = tiny
+    assert mask_effect(model, graph, graph.all_kept(), x) == 0
+    with torch.no_grad():
+        expected = relative(masked(model, graph, keep, x), model(x))
+    assert mask_effect(model, graph, keep, x) == pytest.approx(expected)
+    assert expected > 1e-3
 
 
 @pytest.mark.parametrize("name", ["stem", "block1.bn1", "block1.conv2", "block2.conv1", "head"])
