@@ -17,6 +17,7 @@ from exporters.model_outputs import SINGLE
 from exporters.quiet import quiet_step
 from exporters.tflite_calibration import quantizer_ranges, tflite_ranges
 from exporters.tflite_pack import bounded_pads, repack
+from exporters.tflite_prelu import with_prelus_on_planes
 from exporters.tflite_recipes import static_recipe
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def export_float_tflite(
         import torch
 
         channels, height, width = input_shape
-        channels_last = litert_torch.to_channel_last_io(model, args=[0]).eval()
+        ready = with_prelus_on_planes(model)
+        channels_last = litert_torch.to_channel_last_io(ready, args=[0]).eval()
         example = torch.zeros(1, height, width, channels)
         litert_torch.convert(channels_last, (example,)).export(str(path))
         repack(path, outputs=outputs)
