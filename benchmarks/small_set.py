@@ -5,8 +5,8 @@
 Three of CIFAR-10's classes with 100 training images each, as a user would bring them: squares of 24
 to 96 pixels, some grey, some with transparency, names that are not ASCII, one file cut off. A
 ResNet-20 whose weights know ten classes gets a new last layer, is adapted, pruned to a share of its
-MACs and quantized, all by the Python API and by the job's own choice of epochs. All test images of
-the three classes, treated alike, judge it. Each run appends a row to results/small_set.jsonl; its
+MACs and quantized, all by the Python API and, but for --finetune-epochs, by the job's own choice of
+epochs. All test images of the three classes, treated alike, judge it. Each run appends a row to results/small_set.jsonl; its
 job stays in DIR/seed-N.
 """
 
@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, required=True, help="of a ResNet-20, ten classes")
     parser.add_argument("--work", type=Path, required=True, help="folder for images and jobs")
     parser.add_argument("--share", type=float, default=0.5, help="of the MACs that may remain")
+    parser.add_argument("--finetune-epochs", type=int, help="default: what the job chooses")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     given = parser.parse_args(arguments)
@@ -62,13 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         new_head=True,
         data=str(images),
         target_macs=given.share,
+        finetune_epochs=given.finetune_epochs,
         seed=given.seed,
         threads=given.threads,
         out=job,
         force=True,
     )
     known = given_top1(given.data, images, given.weights)
-    found = row_of(compress(options).report)
+    found = row_of(compress(options).report, images)
     append(FILE, {"seed": given.seed, "broken_file": broken.name, "given_top1": known, **found})
 
 
@@ -128,8 +130,11 @@ def given_top1(cifar: Path, images: Path, weights: Path) -> float:
     return right / len(data.test)
 
 
-def row_of(report: dict[str, Any]) -> dict[str, Any]:
+def row_of(report: dict[str, Any], images: Path) -> dict[str, Any]:
     """Take from a report what the job kept and lost, and what it says about the images.
+
+    Args:
+        images: the folder of the images, which warnings are freed of.
 
     Returns:
         Plain JSON. top1: fractions of the torch networks. files: all model files with their top-1,
@@ -147,10 +152,11 @@ def row_of(report: dict[str, Any]) -> dict[str, Any]:
     return {
         "network": report["model"],
         "target_macs": report["options"]["target_macs"],
+        "finetune_epochs": report["options"]["finetune_epochs"],
         "macs_share": round(stages["slim"]["macs"] / stages["baseline"]["macs"], 4),
         "top1": {name: stage["top1"] for name, stage in stages.items()},
         "files": files,
-        "warnings": report["warnings"],
+        "warnings": [text.replace(f"{images}{os.sep}", "") for text in report["warnings"]],
         "verdict": report["verdict"],
         "seconds": report["timings_seconds"],
         "load_average": [round(load, 1) for load in os.getloadavg()],

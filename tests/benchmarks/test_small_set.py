@@ -63,15 +63,16 @@ def test_a_row_says_what_was_lost() -> None:
     row = small_set.row_of(
         {
             "model": "resnet20",
-            "options": {"target_macs": 0.5},
+            "options": {"target_macs": 0.5, "finetune_epochs": None},
             "stages": {"baseline": stage, "slim": {"macs": 90, "top1": 0.89}},
             "artifacts": [{**file, "latency": 1}],
-            "warnings": ["1 broken image was left out: x.png"],
+            "warnings": ["1 broken image was left out: /here/images/train/x.png"],
             "verdict": "fail",
             "timings_seconds": {"search": 2.0},
-        }
+        },
+        Path("/here/images"),
     )
     assert row["macs_share"] == 0.45
     assert row["top1"] == {"baseline": 0.9, "slim": 0.89}
     assert row["files"] == [{**file, "drop_points": 2.5}]
-    assert row["warnings"] == ["1 broken image was left out: x.png"]
+    assert row["warnings"] == ["1 broken image was left out: train/x.png"]
