@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from boards import OnnxRules, TfliteRules
+from boards.parts import FilePrecision
+
+_LIMITS: dict[FilePrecision, int] = {"int4-weights": 7, "int2-weights": 1}
+_REDUCED_LIMIT = 64
 
 
 @dataclass(frozen=True)
@@ -13,7 +19,8 @@ class Scheme:
     activations use all 2**bits values and a zero point.
 
     Attributes:
-        weight_bits: of every weight of a convolution or linear layer.
+        weight_limit: q of every weight of a convolution or linear layer: 127 for 8 bits, 7 for 4,
+            1 for 2.
         activation_bits: of what operators hand on; None leaves activations in float.
         symmetric_activations: zero point 0.
         per_channel_convolutions, per_channel_linear: one scale for each output channel instead of
@@ -23,7 +30,7 @@ class Scheme:
         quantized_outputs: whether the network's own outputs are rounded, too.
     """
 
-    weight_bits: int = 8
+    weight_limit: int = 127
     activation_bits: int | None = 8
     symmetric_activations: bool = False
     per_channel_convolutions: bool = True
@@ -32,12 +39,41 @@ class Scheme:
     quantized_outputs: bool = False
 
     def __post_init__(self) -> None:
-        if not 2 <= self.weight_bits <= 8:
-            raise ValueError(f"weight_bits is {self.weight_bits}, must be 2 to 8")
+        if not 1 <= self.weight_limit <= 127:
+            raise ValueError(f"weight_limit is {self.weight_limit}, must be 1 to 127")
         if self.activation_bits not in (None, 8, 16):
             raise ValueError(f"activation_bits is {self.activation_bits}, must be 8, 16 or None")
 
-    @property
-    def weight_limit(self) -> int:
-        """Largest integer of a weight; the smallest is its negative."""
-        return 2 ** (self.weight_bits - 1) - 1
+    @classmethod
+    def of(cls, precision: FilePrecision, rules: OnnxRules | TfliteRules | None) -> Scheme:
+        """Return what files of a precision hold that keep to a board's rules.
+
+        int8-dynamic finds the ranges of activations anew for every image: only its weights are
+        known beforehand.
+
+        Args:
+            rules: of the format; None where the board has none: one scale for each channel.
+
+        Raises:
+            ValueError: the precision has no integers.
+        """
+        if precision in ("float32", "float16"):
+            raise ValueError(f"{precision} has no integers to train for")
+        weights = cls(weight_limit=_LIMITS.get(precision, 127), activation_bits=None)
+        if rules is not None:
+            weights = replace(
+                weights,
+                per_channel_convolutions=rules.per_channel_conv,
+                per_channel_linear=rules.per_channel_linear,
+            )
+        if precision not in ("int8", "int8-int16") or rules is None:
+            return weights
+        onnx = isinstance(rules, OnnxRules)
+        return replace(
+            weights,
+            weight_limit=_REDUCED_LIMIT if onnx and rules.reduce_range else 127,
+            activation_bits=16 if precision == "int8-int16" else 8,
+            symmetric_activations=rules.activation_symmetric,
+            rounded_biases=rules.quantize_bias if onnx else True,
+            quantized_outputs=not onnx,
+        )

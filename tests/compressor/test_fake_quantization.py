@@ -50,11 +50,10 @@ def test_symmetric_grids_hold_the_range_within_half_a_step(values: list[float], 
     assert float((grid.rounded(x) - x).abs().max()) <= grid.scale * 0.51 + 1e-6
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("limit", [1, 7, 127])
 @pytest.mark.parametrize("axis", [0, 1])
-def test_weights_per_channel_are_those_of_torchs_observer(bits: int, axis: int) -> None:
-    weight = torch.randn(5, 4, 3, 3, generator=torch.Generator().manual_seed(bits))
-    limit = Scheme(weight_bits=bits).weight_limit
+def test_weights_per_channel_are_those_of_torchs_observer(limit: int, axis: int) -> None:
+    weight = torch.randn(5, 4, 3, 3, generator=torch.Generator().manual_seed(limit))
     observer = PerChannelMinMaxObserver(
         ch_axis=axis,
         dtype=torch.qint8,
@@ -186,8 +185,8 @@ def test_fewer_bits_are_further_from_the_float_network() -> None:
             for scheme in (
                 Scheme(activation_bits=16),
                 Scheme(),
-                Scheme(weight_bits=4),
-                Scheme(weight_bits=2, activation_bits=None),
+                Scheme(weight_limit=7),
+                Scheme(weight_limit=1, activation_bits=None),
             )
         ]
     assert errors == sorted(errors)
@@ -239,7 +238,7 @@ def test_training_recovers_what_ternary_weights_lose() -> None:
     quiet = {"checkpoint": Checkpoint(None), "observer": Notes()}
     fit(model, images, Recipe(30, 0.05), compute, stage="float", **quiet)
     net = FakeQuantized(
-        model, Scheme(weight_bits=2), lambda: [x for x, _ in images.validation()], images.x[:1]
+        model, Scheme(weight_limit=1), lambda: [x for x, _ in images.validation()], images.x[:1]
     )
 
     def loss(of: nn.Module) -> float:
