@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ MIN_ENTRIES, MAX_ENTRIES = 2, 256
 
 Floats = NDArray[np.float64]
 Start = Literal["k-means++", "linear"]
-FitName = Literal["kmeans", "mixture"]
+FitName = Literal["kmeans", "kmeans-linear", "mixture"]
 
 _START_SAMPLE = 20_000
 _MIXTURE_SAMPLE = 20_000
@@ -125,7 +126,11 @@ def mixture(values: Floats, entries: int, seed: int) -> Codebook:
     return Codebook.of(values, model.predict(values[:, None]))
 
 
-FITS: Mapping[FitName, Fit] = {"kmeans": kmeans, "mixture": mixture}
+FITS: Mapping[FitName, Fit] = {
+    "kmeans": kmeans,
+    "kmeans-linear": partial(kmeans, start="linear"),
+    "mixture": mixture,
+}
 
 
 def _checked(values: Floats, entries: int) -> Codebook | None:
