@@ -6,8 +6,8 @@ Three of CIFAR-10's classes with 100 training images each, as a user would bring
 to 96 pixels, some grey, some with transparency, names that are not ASCII, one file cut off. A
 ResNet-20 whose weights know ten classes gets a new last layer, is adapted, pruned to a share of its
 MACs and quantized, all by the Python API and, but for --finetune-epochs, by the job's own choice of
-epochs. All test images of the three classes, treated alike, judge it. Each run appends a row to results/small_set.jsonl; its
-job stays in DIR/seed-N.
+epochs. All test images of the three classes, treated alike, judge it. Each run appends a row to
+results/small_set.jsonl; its job stays in DIR/seed-N.
 """
 
 from __future__ import annotations
