@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from untrained_files import export_untrained
+from benchmarks.untrained_files import export_untrained
 
 from boards import load_board
 from boards.parts import CALIBRATION_METHODS, CalibrationMethod

@@ -17,6 +17,19 @@ from boards.versions import VERSION_PATTERN, OnnxSupport, onnx_support
 Kind = Literal["linux", "mcu"]
 Arch = Literal["x86_64", "aarch64", "armv7e-m", "xtensa"]
 Precision = Literal["float32", "float16", "int8"]
+FilePrecision = Literal[
+    "float32",
+    "float16",
+    "int8",
+    "int8-dynamic",
+    "int8-weights",
+    "int4-weights",
+    "int2-weights",
+    "int8-int16",
+]
+"""What a file stores and computes in: int8 is static, int8-int16 has activations of 16 bits, and
+activations of -weights are float."""
+FILE_PRECISIONS: tuple[FilePrecision, ...] = get_args(FilePrecision)
 Format = Literal["onnx", "tflite"]
 CalibrationMethod = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
 CALIBRATION_METHODS: tuple[CalibrationMethod, ...] = get_args(CalibrationMethod)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from boards.parts import CALIBRATION_METHODS
+from boards.parts import CALIBRATION_METHODS, FILE_PRECISIONS
 from compress_export.run_action import run_action
 from compressor.methods.catalogue import CATALOGUE
 
@@ -271,6 +271,15 @@ def main_job(
     formats: Annotated[
         str | None,
         _option(_OUTPUT, "onnx,tflite. Default: what the board runs.", metavar="LIST"),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        _option(
+            _OUTPUT,
+            f"{', '.join(FILE_PRECISIONS)}. The first goes to the board, others are compared. "
+            "Default: the board's smallest.",
+            metavar="LIST",
+        ),
     ] = None,
     calibration: Annotated[
         str | None,

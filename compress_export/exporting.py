@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from boards import Board
-    from boards.parts import Precision, Quantization
+    from boards.parts import FilePrecision, Quantization
     from exporters import CodebookFile, Exported
 
 
@@ -26,15 +26,17 @@ class Exports:
         task: images for calibration and comparison.
         board: rules and budgets, the user's own limits already in their place.
         formats: "onnx" and "tflite", or one of them.
-        precision: of the files that go to the board: "int8", or "float16" without INT8 arithmetic.
+        precision: of the files that go to the board: the user's first, else the board's smallest.
         say: is told each step.
+        compared: further precisions of the network that goes to the board.
     """
 
     task: Task
     board: Board
     formats: tuple[str, ...]
-    precision: Precision
+    precision: FilePrecision
     say: Callable[[str], None]
+    compared: tuple[FilePrecision, ...] = ()
 
     def write(
         self, model: nn.Module, stage: str, folder: Path, precisions: Sequence[str]
@@ -83,6 +85,24 @@ class Exports:
             "preprocessing": self.task.preprocessing.to_json(),
             "metric": "top-1" if metric is None else metric.name,
         }
+
+
+def chosen_precisions(
+    options: JobOptions, board: Board, formats: Sequence[str]
+) -> tuple[FilePrecision, ...]:
+    """Return the precisions to make, that of the files for the board first."""
+    from compress_export.errors import UsageError
+    from exporters.support import why_not
+
+    wanted = options.precision or (board.target_precision,)
+    for precision in wanted if options.precision else ():
+        reasons = {name: why_not(board, name, precision) for name in formats}
+        refused = [reason for reason in reasons.values() if reason is not None]
+        if refused:
+            able = [name for name, reason in reasons.items() if reason is None]
+            way_out = f"; --formats {','.join(able)} can have it" if able else ""
+            raise UsageError(f"--precision {precision}: {'; '.join(refused)}{way_out}")
+    return wanted
 
 
 def chosen_quantization(options: JobOptions, board: Board) -> Quantization:

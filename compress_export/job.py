@@ -11,7 +11,12 @@ from rich.console import Console
 
 from boards import Board, Budgets, load_board
 from compress_export.errors import UsageError
-from compress_export.exporting import Exports, chosen_formats, chosen_quantization
+from compress_export.exporting import (
+    Exports,
+    chosen_formats,
+    chosen_precisions,
+    chosen_quantization,
+)
 from compress_export.judging import check_judged
 from compress_export.latency_target import refuse_unsearchable
 from compress_export.options import JobOptions
@@ -98,7 +103,8 @@ def _opened(options: JobOptions, console: Console, stack: ExitStack) -> Job:
     with log.timed("load"):
         task = checked_task(options, log.say, log.decoded)
     epochs = choose_epochs(options, task.images("search").steps_per_epoch, task.trained)
-    exports = Exports(task, board, formats, board.target_precision, log.say)
+    precision, *compared = chosen_precisions(options, board, formats)
+    exports = Exports(task, board, formats, precision, log.say, tuple(compared))
     job = Job(options, board, task, folder, log, exports, epochs)
     job.warnings += task.data.remarks
     return job
@@ -115,6 +121,7 @@ def checked_board(options: JobOptions) -> tuple[Board, tuple[str, ...]]:
     board = load_board(options.board)
     budgets = Budgets(**resolved_budgets(options, board.budgets.limits()))
     formats = chosen_formats(options, board)
+    chosen_precisions(options, board, formats)
     if "prune" in options.stages:
         refuse_unsearchable(options, board)
     if options.stages == ("prune", "bench"):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from compress_export.exporting import Exports
     from exporters import Exported
 
+TIMED = ("int8", "float32")
 _REPEATS = 4
 
 
@@ -35,6 +36,11 @@ def why_not_searchable(board: Board) -> str | None:
     return f"this machine lacks {', '.join(missing_isa(host, reference))} of board {board.id}"
 
 
+def no_tables(precision: str) -> str | None:
+    """Return why layers aren't timed in a precision; None where they are."""
+    return None if precision in TIMED else f"latency in {precision} has no tables"
+
+
 def refuse_unsearchable(options: JobOptions, board: Board) -> None:
     """Refuse `--target-latency` before any work where latency can't be measured.
 
@@ -43,7 +49,11 @@ def refuse_unsearchable(options: JobOptions, board: Board) -> None:
     """
     from compress_export.errors import UsageError
 
-    reason = why_not_searchable(board) if options.target_latency_ms is not None else None
+    if options.target_latency_ms is None:
+        return
+    reason = why_not_searchable(board)
+    if reason is None and options.precision is not None:
+        reason = no_tables(options.precision[0])
     if reason is not None:
         raise UsageError(
             f"--target-latency {options.target_latency_ms:g}ms: {reason}; run this on the board, "

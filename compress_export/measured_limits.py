@@ -14,8 +14,8 @@ import numpy as np
 from compress_export.benching import LATENCY_RUNS
 from compress_export.corrections import Met, meet
 from compress_export.latency_tables import latency_tables
-from compress_export.latency_target import files_p90_ms, why_not_searchable
-from compress_export.targets import BYTES_PER_VALUE, LATENCY, byte_limits
+from compress_export.latency_target import files_p90_ms, no_tables, why_not_searchable
+from compress_export.targets import BYTES_PER_VALUE, LATENCY, byte_limits, channel_step
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,7 +35,7 @@ def unpruned_p90_ms(job: Job) -> dict[str, float] | None:
     """
     if LATENCY not in job.board.budgets.limits():
         return None
-    reason = why_not_searchable(job.board)
+    reason = why_not_searchable(job.board) or no_tables(job.exports.precision)
     if reason is not None:
         job.log.say(f"{LATENCY} does not steer the search: {reason}")
         return None
@@ -67,8 +67,7 @@ def costs_with_latency(job: Job, graph: ChannelGraph, p90_ms: dict[str, float]) 
             threads=job.options.threads or 1,
             say=job.log.say,
         )
-    width = BYTES_PER_VALUE[precision]
-    costs = NetworkCosts(graph, width, width, tables)
+    costs = NetworkCosts(graph, *BYTES_PER_VALUE[precision], tables)
     return costs.calibrated(as_tensor(graph.all_kept()), [p90_ms[name] for name in formats])
 
 
@@ -92,7 +91,7 @@ def meet_limits(
         return choice.keep, limits
     if note.exists():
         return _read(note, limits, graph)
-    step = job.board.channel_steps[job.exports.precision]
+    step = channel_step(job.board, job.exports.precision)
 
     def choose(bound: Limits) -> Keep:
         return project(choice.ranking, graph, bound, step)

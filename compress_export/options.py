@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from boards.parts import CalibrationMethod
+from boards.parts import CalibrationMethod, FilePrecision
 from compress_export.durations import parse_latency_ms
 from compress_export.sizes import parse_size
 from compressor.methods.catalogue import CATALOGUE, MethodName
@@ -140,6 +140,7 @@ class JobOptions(BaseModel):
     # What comes out
     stages: Annotated[tuple[Stage, ...], BeforeValidator(_split)] = STAGES
     formats: Annotated[tuple[Literal["onnx", "tflite"], ...], BeforeValidator(_split)] | None = None
+    precision: Annotated[tuple[FilePrecision, ...], BeforeValidator(_split)] | None = None
     calibration: CalibrationMethod | None = None
     weight_scales: Literal["per-channel", "per-tensor"] | None = None
     activation_range: Literal["symmetric", "asymmetric"] | None = None
@@ -172,6 +173,14 @@ class JobOptions(BaseModel):
         if value is not None and min(value) <= 0:
             raise ValueError("every standard deviation must be above 0")
         return value
+
+    @field_validator("precision")
+    @classmethod
+    def _named(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        """The first one is what goes to the board, so the order stays."""
+        if value == ():
+            raise ValueError("names nothing; leave the option out for the board's own")
+        return None if value is None else tuple(dict.fromkeys(value))
 
     @field_validator("stages", "formats")
     @classmethod

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from compress_export.exit_codes import ExitCode, verdict_code
+from compress_export.exporting import chosen_precisions
 from compress_export.job import Job, checked_board, checked_task, open_job
 from compress_export.options import JobOptions
 from compress_export.report import NetworkFigures, build_report, write_report
 from compress_export.schedule import baseline_recipe, choose_epochs
 from compress_export.table import print_report
 from compress_export.targets import (
-    BYTES_PER_VALUE,
     EstimatedFile,
     SizedFile,
     Target,
@@ -160,8 +160,11 @@ def export(job: Job) -> None:
     with job.log.timed("export"):
         if job.pruned is not None:
             stage = "slim"
-            precisions = _unique(["float32", precision])
+            precisions = _unique(["float32", precision, *job.exports.compared])
             job.reference += job.exports.write(job.pruned.model, stage, reference, precisions)
+        else:
+            more = [name for name in job.exports.compared if name not in ("float32", precision)]
+            job.reference += job.exports.write(job.baseline, stage, reference, more)
         files = [f for f in job.reference if (f.stage, f.precision) == (stage, precision)]
         job.reference = [file for file in job.reference if file not in files]
         bundle.mkdir()
@@ -312,6 +315,6 @@ def plan_job(options: JobOptions, console: Console) -> int:
     with RunLog(None, console) as log:
         task = checked_task(options, lambda line: None, log.decoded)
     epochs = choose_epochs(options, task.images("search").steps_per_epoch, task.trained)
-    width = BYTES_PER_VALUE[board.target_precision]
-    print_plan(options, board, task, epochs, formats, width, console)
+    precision, *_ = chosen_precisions(options, board, formats)
+    print_plan(options, board, task, epochs, formats, precision, console)
     return 0

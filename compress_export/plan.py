@@ -12,7 +12,7 @@ from boards import Board
 from compress_export.latency_target import why_not_searchable
 from compress_export.options import JobOptions
 from compress_export.schedule import Epochs
-from compress_export.targets import LATENCY, MIB, EstimatedFile, choose_target
+from compress_export.targets import BYTES_PER_VALUE, LATENCY, MIB, EstimatedFile, choose_target
 from compress_export.task import Task
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def print_plan(
     task: Task,
     epochs: Epochs,
     formats: tuple[str, ...],
-    bytes_per_value: int,
+    precision: str,
     console: Console,
 ) -> None:
     """Print the plan. Nothing is written; a few training steps on a copy are timed."""
@@ -37,11 +37,11 @@ def print_plan(
     from compressor.graph import channel_graph
 
     graph = channel_graph(task.model, task.example())
-    costs = NetworkCosts(graph, bytes_per_value, bytes_per_value)
+    costs = NetworkCosts(graph, *BYTES_PER_VALUE[precision])
     everything = as_tensor(graph.all_kept())
     params = sum(parameter.numel() for parameter in task.model.parameters())
     lines = [
-        f"board:    {board.name} ({board.id}), {board.target_precision} in {', '.join(formats)}",
+        f"board:    {board.name} ({board.id}), {precision} in {', '.join(formats)}",
         f"network:  {task.architecture}, {params:,} parameters, "
         f"{float(costs.macs(everything)) / 1e6:.1f} M MACs, {graph.class_count} agents in "
         f"{len(graph.groups)} groups",

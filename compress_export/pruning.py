@@ -14,7 +14,13 @@ import numpy as np
 from compress_export.measured_limits import meet_limits
 from compress_export.reached import Reached, reached
 from compress_export.schedule import finetune_recipe, search_recipe
-from compress_export.targets import BYTES_PER_VALUE, DEFAULT_MAX_DROP, FIRST_RUNG, Target
+from compress_export.targets import (
+    BYTES_PER_VALUE,
+    DEFAULT_MAX_DROP,
+    FIRST_RUNG,
+    Target,
+    channel_step,
+)
 from compressor.capacity import scale_dropout, scaled_decay, share_left
 from compressor.checkpoint import Checkpoint
 from compressor.cost import Limits, NetworkCosts, as_tensor
@@ -82,8 +88,8 @@ class Start:
     def of(cls, model: nn.Module, job: Job) -> Start:
         """Start from a network of a job; its costs know no latency."""
         graph = channel_graph(model.cpu(), job.task.example())
-        width = BYTES_PER_VALUE[job.exports.precision]
-        return cls(model, graph, NetworkCosts(graph, width, width))
+        widths = BYTES_PER_VALUE[job.exports.precision]
+        return cls(model, graph, NetworkCosts(graph, *widths))
 
 
 def prune_to(job: Job, target: Target, start: Start) -> Pruned | None:
@@ -180,7 +186,7 @@ class _Rung:
 
     def _run(self) -> Pruned:
         job, graph = self.job, self.start.graph
-        step = job.board.channel_steps[job.exports.precision]
+        step = channel_step(job.board, job.exports.precision)
         _refuse_impossible(self.limits)
         bound = Limits(self.start.costs, self.limits)
         # Can the target be met at all? Known before hours of search.

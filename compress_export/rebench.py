@@ -68,7 +68,8 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
             "require_measured": options.require_measured,
         }
     )
-    exports = Exports(task, board, board.formats, board.target_precision, log.say)
+    precision = saved.precision[0] if saved.precision else board.target_precision
+    exports = Exports(task, board, board.formats, precision, log.say)
     job = Job(done, board, task, folder, log, exports, Epochs(0, 0, 0))
     key = f"validation_{task.objective.score_key}"
     job.baseline_score = report["stages"]["baseline"][key]

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 Report = Mapping[str, Any]
 _FORMAT_NAMES = {"onnx": "ONNX", "tflite": "TFLite"}
-_PRECISION_NAMES = {"int8": "INT8", "float16": "FP16", "float32": "float"}
+_PRECISION_NAMES = {
+    "int8": "INT8",
+    "float16": "FP16",
+    "float32": "float",
+    "int8-dynamic": "INT8 dynamic",
+    "int8-weights": "INT8 weights",
+    "int4-weights": "INT4 weights",
+    "int2-weights": "INT2 weights",
+    "int8-int16": "INT8/16",
+}
 _STATUS_STYLES = {"pass": "green", "fail": "bold red", "unverified": "yellow"}
 
 
@@ -43,9 +52,9 @@ class Row:
 
 
 def rows(report: Report) -> tuple[Row, ...]:
-    """Baseline, slim, then the slim network's quantized files, ONNX before TFLite.
+    """Baseline, slim, then the slim network's files for the board, ONNX before TFLite, and others.
 
-    A board without INT8 has FP16 files in their place. The two networks take precision, recall
+    The two networks take precision, recall
     and latency from their float ONNX file, or the TFLite one where a board has no ONNX.
     """
     stages: Mapping[str, Any] = report.get("stages", {})
@@ -90,14 +99,19 @@ def _file_row(entry: Mapping[str, Any], network: Mapping[str, Any]) -> Row:
 
 
 def _deployed(report: Report) -> list[Mapping[str, Any]]:
-    """The files a board gets: of the slim network, or of the baseline where nothing was pruned."""
+    """The files that a board gets, then those of the same network to compare them with."""
     entries: Sequence[Mapping[str, Any]] = report.get("artifacts", ())
-    for stage in ("slim", "baseline"):
-        for precision in ("int8", "float16"):
-            found = [e for e in entries if e["stage"] == stage and e["precision"] == precision]
-            if found:
-                return sorted(found, key=lambda entry: str(entry["format"]))
-    return []
+    shipped = [entry for entry in entries if str(entry["path"]).startswith("bundle/")]
+    stages = {entry["stage"] for entry in shipped}
+    compared = [
+        entry
+        for entry in entries
+        if entry not in shipped and entry["stage"] in stages and entry["precision"] != "float32"
+    ]
+    return [
+        *sorted(shipped, key=lambda entry: str(entry["format"])),
+        *sorted(compared, key=lambda entry: str(entry["format"])),
+    ]
 
 
 def _artifact(report: Report, stage: str, precision: str, file_format: str) -> Mapping[str, Any]:
@@ -208,6 +222,8 @@ def print_report(report: Report, console: "Console") -> None:
         console.print(line, highlight=False, soft_wrap=True)
     for text in _codebook_lines(report):
         console.print(f"[dim]codebook  [/] {escape(text)}", highlight=False, soft_wrap=True)
+    for text in _profile_lines(report):
+        console.print(f"[dim]profile   [/] {escape(text)}", highlight=False, soft_wrap=True)
     for warning in report.get("warnings", ()):
         line = f"[yellow]warning[/]    {escape(warning)}"
         console.print(line, highlight=False, soft_wrap=True)
@@ -268,6 +284,8 @@ def report_markdown(report: Report) -> str:
         lines += [*(f"- {Reached.from_json(entry).line}" for entry in limits), ""]
     if codebook := _codebook_lines(report):
         lines += ["## Codebook", "", *(f"- {line}" for line in codebook), ""]
+    if profiles := _profile_lines(report):
+        lines += ["## Profiles", "", *(f"- {line}" for line in profiles), ""]
     if warnings := report.get("warnings"):
         lines += ["## Warnings", "", *(f"- {warning}" for warning in warnings), ""]
     if timings := report.get("timings_seconds"):
@@ -275,6 +293,15 @@ def report_markdown(report: Report) -> str:
         lines += [f"| {stage} | {seconds:.1f} |" for stage, seconds in timings.items()]
         lines.append("")
     return "\n".join(lines)
+
+
+def _profile_lines(report: Report) -> list[str]:
+    """The targets that the bundle's files are made for, and what stands behind that."""
+    return [
+        f"{entry['name']} for {entry['profile']}: {entry['profile_status']}"
+        for entry in report.get("artifacts", ())
+        if entry.get("profile") and str(entry["path"]).startswith("bundle/")
+    ]
 
 
 def _codebook_lines(report: Report) -> list[str]:

@@ -11,11 +11,23 @@ from compress_export.options import JobOptions
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from boards import Board
     from compressor.cost import CostName, NetworkCosts
     from compressor.graph import ChannelGraph
 
 MIB = 2**20
-BYTES_PER_VALUE = {"int8": 1, "float16": 2, "float32": 4}
+BYTES_PER_VALUE: Mapping[str, tuple[float, float]] = {
+    "float32": (4, 4),
+    "float16": (2, 2),
+    "int8": (1, 1),
+    "int8-dynamic": (1, 4),
+    "int8-weights": (1, 4),
+    "int4-weights": (0.5, 4),
+    "int2-weights": (0.25, 4),
+    "int8-int16": (1, 2),
+}
+"""Of a weight and of an activation, by the precision of a file."""
+
 FIRST_RUNG = 0.4
 """Share of the MACs at which the search for the smallest net starts."""
 
@@ -74,6 +86,13 @@ class Target:
     limits: dict[CostName, float]
     why: str
     smallest: bool = False
+
+
+def channel_step(board: Board, precision: str) -> int:
+    """Return what kept widths are multiples of: the board's step for the file's arithmetic."""
+    arithmetic = "float32" if precision.endswith("-weights") else precision.partition("-")[0]
+    steps: dict[str, int] = dict(board.channel_steps.items())
+    return steps.get(arithmetic, steps[board.target_precision])
 
 
 def resolved_budgets(options: JobOptions, board_limits: Mapping[str, float]) -> dict[str, float]:

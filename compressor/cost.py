@@ -39,8 +39,8 @@ class NetworkCosts:
     def __init__(
         self,
         graph: ChannelGraph,
-        bytes_per_weight: int = 1,
-        bytes_per_activation: int = 1,
+        bytes_per_weight: float = 1,
+        bytes_per_activation: float = 1,
         latency: Sequence[LatencyTable] = (),
     ) -> None:
         layers, maps, count = graph.layers, graph.feature_maps, graph.class_count

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from boards.parts import FILE_PRECISIONS
 from exporters.profiles.profile import CheckedProfile
 
 STAGES = ("baseline", "slim")
 FORMATS = ("onnx", "tflite")
-PRECISIONS = ("float32", "float16", "int8")
+PRECISIONS: tuple[str, ...] = FILE_PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Inspection:
         weight_bytes: bytes of constants by dtype.
         activation_bytes: largest sum of tensors alive at once, at batch 1: a lower bound of the
             memory that a runtime needs for activations.
-        float_layers: convolutions and linear layers that don't compute on 8-bit integers.
+        float_layers: convolutions and linear layers that don't compute on integers.
+        float_weights: those whose weights are stored as float32.
         convs: convolutions in the file.
         fused_integer_convs: convolutions that run on integers in the runtime's optimized graph;
             None where the format has no such graph.
@@ -63,6 +65,7 @@ class Inspection:
     weight_bytes: dict[str, int]
     activation_bytes: int
     float_layers: tuple[str, ...]
+    float_weights: tuple[str, ...]
     convs: int
     fused_integer_convs: int | None
     op_counts: dict[str, int] = field(compare=False)
@@ -81,6 +84,8 @@ class Exported:
         size_bytes: side files included.
         output: the first one; what accuracy is measured on.
         more_outputs: the others, in the order in which the model returns them.
+        float_layers: convolutions and linear layers that the precision left in float: by what they
+            compute on where activations are quantized beforehand, else by their weights.
         profile: the target's rules that an INT8 file keeps to; None for other precisions.
     """
 

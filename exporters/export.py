@@ -17,13 +17,22 @@ from exporters.errors import ExportError, UnsupportedExportError
 from exporters.inspect_onnx import inspect_onnx
 from exporters.inspect_tflite import inspect_tflite
 from exporters.model_outputs import flatten_outputs
+from exporters.onnx_dynamic import export_dynamic_onnx
 from exporters.onnx_float import export_float_onnx
 from exporters.onnx_fp16 import export_fp16_onnx
 from exporters.onnx_int8 import export_int8_onnx
+from exporters.onnx_weights import export_weights_onnx
 from exporters.prepare import deployable
 from exporters.profiles.select import check_profile
 from exporters.quiet import quiet_step
-from exporters.tflite import export_float16_tflite, export_float_tflite, export_int8_tflite
+from exporters.support import FLOATS, why_not
+from exporters.tflite import (
+    export_float16_tflite,
+    export_float_tflite,
+    export_int8_tflite,
+    export_weights_tflite,
+)
+from exporters.tflite_recipes import dynamic_recipe, weights_recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,6 +40,9 @@ if TYPE_CHECKING:
     from boards import Board
 
 Batches = Callable[[], Iterator[np.ndarray]]
+
+WEIGHT_BITS = {"int8-weights": 8, "int4-weights": 4, "int2-weights": 2}
+ACTIVATION_BITS = {"int8": 8, "int8-int16": 16}  # of static files
 
 
 def export_files(
@@ -83,7 +95,7 @@ def export_files(
 
 @dataclass
 class _Job:
-    """What every step of one export shares. INT8 and float16 start from the float file."""
+    """What every step of one export shares. All others start from the float file."""
 
     model: nn.Module
     stage: str
@@ -104,32 +116,51 @@ class _Job:
             self._write_float(format, path)
             return path
         source = self._float_source(format)
-        match (format, precision):
-            case ("onnx", "int8"):
-                rules = self.board.quantization.onnx
-                assert rules is not None
-                export_int8_onnx(
-                    source,
-                    path,
-                    calibration=self.calibration,
-                    rules=rules,
-                    input_shape=self.input_shape,
-                )
-            case ("onnx", "float16"):
-                export_fp16_onnx(source, path)
-            case ("tflite", "int8"):
-                tflite_rules = self.board.quantization.tflite
-                assert tflite_rules is not None
-                export_int8_tflite(
-                    source,
-                    path,
-                    calibration=self.calibration,
-                    rules=tflite_rules,
-                    input_shape=self.input_shape,
-                )
-            case _:
-                export_float16_tflite(source, path)
+        if precision == "float16":
+            (export_fp16_onnx if format == "onnx" else export_float16_tflite)(source, path)
+        elif format == "onnx":
+            self._write_integer_onnx(source, path, precision)
+        else:
+            self._write_integer_tflite(source, path, precision)
         return path
+
+    def _write_integer_onnx(self, source: Path, path: Path, precision: str) -> None:
+        rules = self.board.quantization.onnx
+        if precision in WEIGHT_BITS:
+            export_weights_onnx(source, path, bits=WEIGHT_BITS[precision], rules=rules)
+            return
+        assert rules is not None  # `support.why_not` has seen to that
+        if precision == "int8-dynamic":
+            export_dynamic_onnx(source, path, rules=rules)
+            return
+        export_int8_onnx(
+            source,
+            path,
+            calibration=self.calibration,
+            rules=rules,
+            input_shape=self.input_shape,
+            method=self.board.quantization.calibration,
+            activation_bits=ACTIVATION_BITS[precision],
+        )
+
+    def _write_integer_tflite(self, source: Path, path: Path, precision: str) -> None:
+        rules = self.board.quantization.tflite
+        if precision in WEIGHT_BITS:
+            export_weights_tflite(source, path, weights_recipe(rules, WEIGHT_BITS[precision]))
+            return
+        assert rules is not None  # `support.why_not` has seen to that
+        if precision == "int8-dynamic":
+            export_weights_tflite(source, path, dynamic_recipe(rules))
+            return
+        export_int8_tflite(
+            source,
+            path,
+            calibration=self.calibration,
+            rules=rules,
+            input_shape=self.input_shape,
+            method=self.board.quantization.calibration,
+            activation_bits=ACTIVATION_BITS[precision],
+        )
 
     def _float_source(self, format: str) -> Path:
         """The float file to start from; made aside where it isn't itself wanted."""
@@ -163,13 +194,11 @@ def _refuse_unsupported(board: Board, formats: Sequence[str], precisions: Sequen
         for name in wanted:
             if name not in known:
                 raise UnsupportedExportError(f"{kind} {name!r} is none of {', '.join(known)}")
-    rules = {"onnx": board.quantization.onnx, "tflite": board.quantization.tflite}
     for format in formats:
-        if "int8" in precisions and rules[format] is None:
-            raise UnsupportedExportError(
-                f"board {board.id} has no INT8 rules for {format}; its precisions are "
-                f"{', '.join(board.precisions)}, its formats {', '.join(board.formats)}"
-            )
+        for precision in precisions:
+            reason = why_not(board, format, precision)
+            if reason is not None:
+                raise UnsupportedExportError(reason)
 
 
 def _torch_outputs(model: nn.Module, validation: Batches) -> list[list[np.ndarray]]:
@@ -217,12 +246,18 @@ def _read_back(
         more_outputs=found.more_outputs,
         weight_bytes=found.weight_bytes,
         activation_bytes=found.activation_bytes,
-        float_layers=found.float_layers if precision == "int8" else (),
+        float_layers=_left_in_float(found, precision),
         fused_integer_convs=found.fused_integer_convs,
         convs=found.convs,
         agreement_validation=agreement,
         profile=profile,
     )
+
+
+def _left_in_float(found: Inspection, precision: str) -> tuple[str, ...]:
+    if precision in FLOATS:
+        return ()
+    return found.float_layers if precision in ACTIVATION_BITS else found.float_weights
 
 
 def _inspect(path: Path, job: _Job, format: str, precision: str) -> Inspection:
@@ -232,6 +267,8 @@ def _inspect(path: Path, job: _Job, format: str, precision: str) -> Inspection:
     return inspect_onnx(
         path,
         # TensorRT optimizes on the device; onnxruntime's graph says nothing about it.
-        count_fused=precision == "int8" and rules is not None and rules.profile == "onnxruntime",
+        count_fused=precision in ("int8", "int8-dynamic")
+        and rules is not None
+        and rules.profile == "onnxruntime",
         int8_on_arm=job.board.cpu.arch == "aarch64",
     )

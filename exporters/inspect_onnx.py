@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 INTEGER_CONVS = ("QLinearConv", "ConvInteger")
+PACKED_BITS = {"int4": 4, "uint4": 4}
 VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout")
 UNARY = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh")
 BINARY = ("Add", "Sub", "Mul", "Div")
@@ -43,7 +44,8 @@ def inspect_onnx(path: Path, *, count_fused: bool = True, int8_on_arm: bool = Fa
         weight_bytes=_weight_bytes(model),
         activation_bytes=_activation_bytes(model),
         float_layers=_float_layers(model),
-        convs=counts["Conv"],
+        float_weights=_float_weights(model),
+        convs=counts["Conv"] + counts["ConvInteger"],
         fused_integer_convs=_fused_integer_convs(path, int8_on_arm) if count_fused else None,
         op_counts=dict(counts),
     )
@@ -81,7 +83,8 @@ def _weight_bytes(model: onnx.ModelProto) -> dict[str, int]:
     """Bytes of constants by dtype."""
     sizes: dict[str, int] = {}
     for array in Graph(model).constants.values():
-        sizes[array.dtype.name] = sizes.get(array.dtype.name, 0) + array.nbytes
+        bits = PACKED_BITS.get(array.dtype.name, 8 * array.itemsize)
+        sizes[array.dtype.name] = sizes.get(array.dtype.name, 0) + (array.size * bits + 7) // 8
     return sizes
 
 
@@ -93,6 +96,18 @@ def _float_layers(model: onnx.ModelProto) -> tuple[str, ...]:
         for node in model.graph.node
         if node.op_type in LAYERS
         and not all(graph.source(name, "DequantizeLinear") for name in node.input[:2])
+    )
+
+
+def _float_weights(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Convolutions and linear layers whose weight is stored as float32."""
+    constants = Graph(model).constants
+    return tuple(
+        node.name or node.output[0]
+        for node in model.graph.node
+        if node.op_type in LAYERS
+        and node.input[1] in constants
+        and constants[node.input[1]].dtype == np.float32
     )
 
 

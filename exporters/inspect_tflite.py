@@ -22,7 +22,7 @@ WEIGHTED = (
 )
 CONVS = WEIGHTED[:3]
 VIEWS = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS")
-DTYPE_BITS = {"int4": 4, "uint4": 4, "bool": 8}
+DTYPE_BITS = {"int2": 2, "int4": 4, "uint4": 4, "bool": 8}
 
 
 class TfliteGraph:
@@ -93,6 +93,13 @@ def inspect_tflite(path: Path, outputs: Sequence[str] = ()) -> Inspection:
             for op in graph.operators
             if graph.op_name(op) in WEIGHTED and not _on_integers(graph, op)
         ),
+        float_weights=tuple(
+            graph.tensors[int(op.inputs[1])].name.decode().partition(":")[0]
+            for op in graph.operators
+            if graph.op_name(op) in WEIGHTED
+            and graph.is_constant(int(op.inputs[1]))
+            and graph.dtype(int(op.inputs[1])) == "float32"
+        ),
         convs=sum(counts[name] for name in CONVS),
         fused_integer_convs=None,
         op_counts=dict(counts),
@@ -116,11 +123,11 @@ def layer_name(tensor_name: str) -> str:
 
 
 def _on_integers(graph: TfliteGraph, operator: Any) -> bool:
-    """True where data, weight and result of a layer are 8-bit integers."""
+    """True where data, weight and result of a layer are integers of 8 bits, or data of 16."""
     tensors = (*operator.inputs[:2], operator.outputs[0])
     if graph.op_name(operator) == "TRANSPOSE_CONV":
         tensors = (*operator.inputs[1:3], operator.outputs[0])
-    return all(graph.dtype(int(index)) in ("int8", "uint8") for index in tensors)
+    return all(graph.dtype(int(index)) in ("int8", "uint8", "int16") for index in tensors)
 
 
 def _weight_bytes(graph: TfliteGraph) -> dict[str, int]:

@@ -7,19 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from boards.parts import CalibrationMethod
 from exporters.calibration import Calibration
 from exporters.clipping import Grid, Range
 from exporters.onnx_calibration import onnx_ranges
 from exporters.onnx_integer_forms import integer_forms, moved_constants, whole_in_float
-from exporters.onnx_qdq import place_for_onnxruntime, place_for_tensorrt
-from exporters.onnx_tidy import compact, strip_domains
+from exporters.onnx_qdq import (
+    place_for_float_kernels,
+    place_for_onnxruntime,
+    place_for_tensorrt,
+)
+from exporters.onnx_tidy import compact, raise_opset, strip_domains
 from exporters.quiet import quiet_step
-from exporters.ranges import CalibrationMethod
 
 if TYPE_CHECKING:
     import onnx
 
     from boards import OnnxRules
+
+SIXTEEN_BIT_OPSET = 21
 
 
 def export_int8_onnx(
@@ -30,11 +36,14 @@ def export_int8_onnx(
     rules: OnnxRules,
     input_shape: tuple[int, int, int],
     method: CalibrationMethod = "minmax",
+    activation_bits: int = 8,
 ) -> None:
-    """Quantize a float ONNX file statically and write the INT8 file.
+    """Quantize a float ONNX file statically and write the file with int8 weights.
 
     Args:
         method: how ranges are found, see `ranges.find_ranges`.
+        activation_bits: 8 or 16. Of 16 bits no runtime has integer kernels: pairs round, and the
+            arithmetic between them is float, biases with it.
 
     Raises:
         CalibrationError: no usable samples.
@@ -43,14 +52,19 @@ def export_int8_onnx(
     import onnx
 
     source = onnx.load(str(float_path))
-    if rules.profile == "onnxruntime":
+    if activation_bits == 16:
+        with quiet_step("raise the opset of the ONNX model"):
+            source = raise_opset(source, SIXTEEN_BIT_OPSET)
+    elif rules.profile == "onnxruntime":
         integer_forms(source)
     with quiet_step("calibrate the ONNX model"):
-        grid = Grid(symmetric=rules.activation_symmetric)
+        grid = Grid(activation_bits, rules.activation_symmetric)
         ranges = onnx_ranges(source, calibration, input_shape, method, grid)
     with quiet_step("quantize the ONNX model"):
-        model = _quantized(source, ranges, rules)
-        if rules.profile == "tensorrt":
+        model = _quantized(source, ranges, rules, activation_bits)
+        if activation_bits == 16:
+            place_for_float_kernels(model)
+        elif rules.profile == "tensorrt":
             place_for_tensorrt(model)
         else:
             place_for_onnxruntime(model)
@@ -63,7 +77,7 @@ def export_int8_onnx(
 
 
 def _quantized(
-    source: onnx.ModelProto, ranges: dict[str, Range], rules: OnnxRules
+    source: onnx.ModelProto, ranges: dict[str, Range], rules: OnnxRules, activation_bits: int
 ) -> onnx.ModelProto:
     from onnx import shape_inference
     from onnxruntime.quantization import QuantType
@@ -71,12 +85,14 @@ def _quantized(
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     types = {"uint8": QuantType.QUInt8, "int8": QuantType.QInt8}
+    wide = {"uint8": QuantType.QUInt16, "int8": QuantType.QInt16}
+    activations = types if activation_bits == 8 else wide
     quantizer = QDQQuantizer(
         shape_inference.infer_shapes(source),
         per_channel=rules.per_channel_conv or rules.per_channel_linear,
         reduce_range=rules.reduce_range,
         weight_qType=types[rules.weight_dtype],
-        activation_qType=types[rules.activation_dtype],
+        activation_qType=activations[rules.activation_dtype],
         tensors_range=_tensors_data(ranges),
         nodes_to_quantize=[],
         nodes_to_exclude=[*whole_in_float(source), *moved_constants(source)],
@@ -86,7 +102,7 @@ def _quantized(
         extra_options={
             "ActivationSymmetric": rules.activation_symmetric,
             "WeightSymmetric": rules.weight_symmetric,
-            "QuantizeBias": rules.quantize_bias,
+            "QuantizeBias": rules.quantize_bias and activation_bits == 8,
             "AddQDQPairToWeight": rules.weight_form == "float",
             "TensorQuantOverrides": _per_tensor_weights(source, rules, types[rules.weight_dtype]),
         },

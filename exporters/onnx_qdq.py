@@ -113,6 +113,13 @@ def place_for_tensorrt(model: onnx.ModelProto) -> None:
     graph.sweep()
 
 
+def place_for_float_kernels(model: onnx.ModelProto) -> None:
+    """All pairs stay but the one behind the logits: what rounds is the tensor, not the kernel."""
+    graph = Graph(model)
+    _bare_logits(graph)
+    graph.sweep()
+
+
 def _move_integers(graph: Graph, node: onnx.NodeProto) -> None:
     """DQ -> node -> Q becomes the node alone, on integers; a zero pad pads the zero point."""
     before = graph.source(node.input[0], "DequantizeLinear")

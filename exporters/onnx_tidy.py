@@ -94,6 +94,20 @@ def plain_reshapes(model: onnx.ModelProto) -> None:
                     node.attribute.remove(attribute)
 
 
+def raise_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """The model in a newer opset, and in the IR version that came with it.
+
+    Raises:
+        RuntimeError: onnx's converter lacks a step.
+    """
+    import onnx
+
+    raised = onnx.version_converter.convert_version(model, opset)
+    versions = onnx.helper.OP_SET_ID_VERSION_MAP
+    raised.ir_version = max(model.ir_version, versions[("ai.onnx", opset)])
+    return raised
+
+
 def lower_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """The model in an older opset.
 

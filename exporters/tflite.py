@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from boards.parts import CalibrationMethod
 from exporters.calibration import Calibration
@@ -63,28 +63,49 @@ def export_int8_tflite(
     rules: TfliteRules,
     input_shape: tuple[int, int, int],
     method: CalibrationMethod = "minmax",
+    activation_bits: int = 8,
 ) -> None:
-    """Quantize a float TFLite file statically: int8 weights, activations, input and output.
+    """Quantize a float TFLite file statically: int8 weights, integer activations, input and output.
 
     Ranges are found as for ONNX (the quantizer's own calibrator keeps a moving average, and holds
     the whole data set in memory).
 
     Args:
         method: how ranges are found, see `ranges.find_ranges`.
+        activation_bits: 8 or 16; of 16 bits the zero point is 0 by any rules.
 
     Raises:
         CalibrationError: no usable samples.
         ExportError: ai-edge-quantizer failed.
     """
     with quiet_step("calibrate the TFLite model"):
-        grid = Grid(symmetric=rules.activation_symmetric)
+        grid = Grid(activation_bits, rules.activation_symmetric or activation_bits == 16)
         found = tflite_ranges(float_path, calibration, input_shape, method, grid)
         ranges = quantizer_ranges(found)
     with quiet_step("quantize the TFLite model"):
         from ai_edge_quantizer import quantizer
 
-        job = quantizer.Quantizer(bounded_pads(float_path, ranges), static_recipe(rules))
+        recipe = static_recipe(rules, activation_bits)
+        job = quantizer.Quantizer(bounded_pads(float_path, ranges), recipe)
         result = job.quantize(ranges, enable_progress_report=False)
+        path.write_bytes(bytes(result.quantized_model))
+        repack(path)
+
+
+def export_weights_tflite(float_path: Path, path: Path, recipe: list[dict[str, Any]]) -> None:
+    """Store weights as integers; activations, input and output stay float.
+
+    Args:
+        recipe: see `tflite_recipes`; `dynamic_recipe` or `weights_recipe`.
+
+    Raises:
+        ExportError: ai-edge-quantizer failed.
+    """
+    with quiet_step("quantize the weights of the TFLite model"):
+        from ai_edge_quantizer import quantizer
+
+        job = quantizer.Quantizer(str(float_path), recipe)
+        result = job.quantize(enable_progress_report=False)
         path.write_bytes(bytes(result.quantized_model))
         repack(path)
 

@@ -21,6 +21,11 @@ BUDGETS = (
     "latency_p90_ms",
     "accuracy_drop_points",
 )
+PRECISIONS = (
+    "float32", "float16", "int8", "int8-dynamic", "int8-weights", "int4-weights", "int2-weights",
+    "int8-int16",
+)  # fmt: skip
+QUANTIZED = ("int8", "uint8", "int16")
 TOP1 = "top-1"
 _CAUSE = "was the folder written by compress-export and copied whole?"
 _NUMBER = (int, float)
@@ -56,9 +61,9 @@ class TensorSpec:
         layout = str(data.get("layout") or "")
         if layout not in ("", "NCHW", "NHWC"):
             raise ManifestError(f"{where}: layout {layout!r} is neither NCHW nor NHWC")
-        dtype = _choice(data, "dtype", ("float32", "float16", "int8", "uint8"), where)
+        dtype = _choice(data, "dtype", ("float32", "float16", *QUANTIZED), where)
         scale, zero_point = data.get("scale"), data.get("zero_point")
-        if dtype in ("int8", "uint8"):
+        if dtype in QUANTIZED:
             scale = float(_get(data, "scale", _NUMBER, where))
             zero_point = int(_get(data, "zero_point", int, where))
             if not (math.isfinite(scale) and scale > 0):
@@ -124,7 +129,7 @@ class ModelFile:
             path=_inside(_text(data, "path", where), where),
             side_files=tuple(SideFile.from_json(item, where) for item in side_files),
             format=_choice(data, "format", ("onnx", "tflite"), where),
-            precision=_choice(data, "precision", ("float32", "float16", "int8"), where),
+            precision=_choice(data, "precision", PRECISIONS, where),
             size_bytes=_get(data, "size_bytes", int, where),
             sha256=_text(data, "sha256", where).lower(),
             input=TensorSpec.from_json(_get(data, "input", dict, where), f"{where}, input"),

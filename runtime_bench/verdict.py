@@ -21,6 +21,7 @@ _UNITS = {
     "latency_p90_ms": "ms",
     "accuracy_drop_points": "points",
 }
+INTEGER_ARITHMETIC = ("int8", "int8-dynamic", "int8-int16")
 # These depend on the machine; the others are the same wherever they are taken.
 _MACHINE_BOUND = ("peak_rss_mib", "latency_p90_ms")
 
@@ -194,7 +195,7 @@ def slower_int8(measurements: Sequence[Measurement]) -> tuple[str, ...]:
     warnings = []
     for item in measurements:
         reference = floats.get((item.stage, item.format))
-        if item.precision != "int8" or item.latency_ms is None or reference is None:
+        if item.precision not in INTEGER_ARITHMETIC or item.latency_ms is None or reference is None:
             continue
         assert reference.latency_ms is not None
         p50, float_p50 = item.latency_ms["p50"], reference.latency_ms["p50"]

@@ -229,6 +229,9 @@ def test_only_a_machine_of_the_boards_kind_can_tell(monkeypatch) -> None:
         refuse_unsearchable(wanted, board_of("x86_64", ()))
     refuse_unsearchable(JobOptions(board="x86-64"), board_of("x86_64", ()))
     refuse_unsearchable(wanted, board_of("aarch64", ("neon",)))
+    dynamic = wanted.model_copy(update={"precision": ("int8-dynamic",)})
+    with pytest.raises(UsageError, match="latency in int8-dynamic has no tables"):
+        refuse_unsearchable(dynamic, board_of("aarch64", ("neon",)))
 
 
 def test_files_are_measured_without_a_trace(tmp_path: Path, monkeypatch) -> None:

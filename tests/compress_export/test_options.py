@@ -91,6 +91,8 @@ def test_lists_triples_and_sizes_are_read_from_text() -> None:
         ("target_size", "3", "--target-size 3: '3' is not a size: give a number with B, KB"),
         ("stages", "prune,bake", "'prune', 'quantize' or 'bench'"),
         ("formats", "", "names nothing"),
+        ("precision", "int4", "must be 'float32', 'float16', 'int8'"),
+        ("precision", "", "names nothing"),
         ("calibration", "kl", "must be 'minmax', 'moving-average', 'percentile', 'entropy' or"),
         ("weight_scales", "both", "must be 'per-channel' or 'per-tensor'"),
         ("mean", "0.5", "three numbers"),

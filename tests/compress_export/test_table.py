@@ -15,10 +15,12 @@ def entry(
     stage: str, file_format: str, precision: str, size_bytes: int, p90: float
 ) -> dict[str, Any]:
     name = f"{stage}.{precision}.{file_format}"
+    shipped = stage == "slim" and precision in ("int8", "float16")
+    folder = "bundle" if shipped else "reference"
     return {
         "name": name,
         "stage": stage,
-        "path": f"bundle/{name}",
+        "path": f"{folder}/{name}",
         "format": file_format,
         "precision": precision,
         "size_bytes": size_bytes,
@@ -98,9 +100,17 @@ def test_a_job_that_only_quantized_shows_the_baselines_files() -> None:
     report = copy.deepcopy(REPORT)
     del report["stages"]["slim"]
     report["artifacts"] = [e for e in report["artifacts"] if e["stage"] == "baseline"]
+    report["artifacts"][-1]["path"] = "bundle/baseline.int8.onnx"
     found = rows(report)
     assert [row.name for row in found] == ["baseline", "ONNX INT8"]
     assert found[1].params == 269_722
+
+
+def test_other_precisions_of_the_same_network_stand_below_the_boards_files() -> None:
+    report = copy.deepcopy(REPORT)
+    report["artifacts"].insert(0, entry("slim", "onnx", "int8-dynamic", MIB // 7, 0.7))
+    names = [row.name for row in rows(report)]
+    assert names == ["baseline", "slim", "ONNX INT8", "TFLite INT8", "ONNX INT8 dynamic"]
 
 
 def test_markdown_table_has_ratios_to_the_baseline() -> None:

@@ -1,0 +1,58 @@
+"""Which precisions a board's files can have in a format, or why they can't."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from boards import Board
+
+NEW_TYPES_OPSET = 21  # first with 4-bit constants and 16-bit QuantizeLinear
+FLOATS = ("float32", "float16")
+
+
+def why_not(board: Board, format: str, precision: str) -> str | None:
+    """Return one line that says why the board can't have such files; None where it can."""
+    rules = {"onnx": board.quantization.onnx, "tflite": board.quantization.tflite}[format]
+    if precision in FLOATS:
+        return None
+    if rules is None and not precision.endswith("-weights"):  # those compute in float
+        return (
+            f"board {board.id} has no INT8 rules for {format}; its precisions are "
+            f"{', '.join(board.precisions)}, its formats {', '.join(board.formats)}"
+        )
+    if precision == "int8":
+        return None
+    return (_why_not_onnx if format == "onnx" else _why_not_tflite)(board, precision)
+
+
+def _why_not_onnx(board: Board, precision: str) -> str | None:
+    if precision == "int2-weights":
+        return "int2-weights is for TFLite files: onnxruntime has no kernels for 2-bit constants"
+    if any(runtime.name == "tensorrt" for runtime in board.runtimes):
+        return (
+            f"board {board.id} runs ONNX files in TensorRT, which quantizes weights and "
+            f"activations statically to 8 bits: int8 instead of {precision}"
+        )
+    opset = board.onnx_opset_max
+    wants_new_types = precision in ("int4-weights", "int8-int16")
+    if wants_new_types and opset is not None and opset < NEW_TYPES_OPSET:
+        return (
+            f"{precision} ONNX files need opset {NEW_TYPES_OPSET}, and the oldest runtime that "
+            f"board {board.id} may have reads {opset} (onnxruntime 1.18 reads 21: raise "
+            "min_version)"
+        )
+    return None
+
+
+def _why_not_tflite(board: Board, precision: str) -> str | None:
+    runtimes = {runtime.name for runtime in board.runtimes}
+    if board.kind == "mcu" or "edgetpu" in runtimes:
+        kind = "Edge TPU" if "edgetpu" in runtimes else "microcontroller"
+        return f"board {board.id} is for int8 files only: so its {kind} computes, not {precision}"
+    if precision in ("int4-weights", "int2-weights") and "litert" not in runtimes:
+        return (
+            f"{precision} TFLite files need litert, board {board.id} has "
+            f"{', '.join(sorted(runtimes))}"
+        )
+    return None
