@@ -177,9 +177,8 @@ def export(job: Job) -> None:
         for file in files
         if file.float_layers
     ]
-    job.warnings += [
-        f"{file.name}: {remark}" for file in files if file.profile for remark in file.profile.remarks
-    ]
+    for file in files:
+        job.warnings += [f"{file.name}: {line}" for line in _remarks(file)]
 
 
 def measure(job: Job) -> dict[str, Any]:
@@ -189,12 +188,15 @@ def measure(job: Job) -> dict[str, Any]:
         The report, as documented in docs/report.md.
     """
     from compress_export.benching import Measured, bench, describe
+    from compress_export.shipping import ship_what_gains
     from runtime_bench import read_manifest, slower_int8, verdict
 
     bundle = job.folder.staged / "bundle"
     measured = Measured((), {})
     if "bench" in job.options.stages:
         measured = bench(job)
+        if bundle.is_dir():
+            measured = replace(measured, files=ship_what_gains(job, measured.files))
     elif bundle.is_dir():
         measured = describe(job)
     score = measured.scores.get
@@ -229,6 +231,11 @@ def publish(job: Job, report: dict[str, Any]) -> Result:
     statuses = [check.status for check in job.checks]
     code = verdict_code(statuses, require_measured=job.options.require_measured)
     return Result(final, report, code)
+
+
+def _remarks(file: Exported) -> tuple[str, ...]:
+    """What the file's target runs, but slowly."""
+    return file.profile.remarks if file.profile else ()
 
 
 def _codebook_file(job: Job, bundle: Path, files: Sequence[Exported]) -> CodebookFile | None:

@@ -82,6 +82,24 @@ def read_manifest_files(folder: Path) -> tuple[Exported, ...]:
     return tuple(Exported.from_json(entry) for entry in manifest["files"])
 
 
+def replace_files(folder: Path, files: Sequence[Exported], *, board: Board) -> None:
+    """Let manifest.json and, where there is one, README.md of a finished folder name other files.
+
+    All else in the manifest stays as it is.
+
+    Args:
+        files: those that lie in `folder` by now.
+    """
+    path, readme = folder / MANIFEST, folder / "README.md"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["files"] = [file.to_json() for file in files]
+    path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    if readme.is_file():
+        entry = manifest.get("codebook")
+        codebook = CodebookFile(**entry) if entry else None
+        readme.write_text(_readme(files, board, manifest["model"], codebook), encoding="utf-8")
+
+
 def write_bundle(
     folder: Path,
     files: Sequence[Exported],

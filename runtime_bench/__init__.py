@@ -12,6 +12,7 @@ from runtime_bench.errors import (
     RuntimeMissingError,
     SamplesError,
 )
+from runtime_bench.gain import without_gain
 from runtime_bench.host import HostFacts, host_facts, host_matches, is_board
 from runtime_bench.manifest import BoardRef, Manifest, read_manifest
 from runtime_bench.measure import describe_folders, measure_folder, measure_folders
@@ -60,5 +61,6 @@ __all__ = [
     "verdict",
     "verify_files",
     "violations",
+    "without_gain",
     "worst",
 ]

@@ -88,6 +88,25 @@ class SideFile:
 
 
 @dataclass(frozen=True)
+class ProfileRef:
+    """The target whose rules the exporter checked.
+
+    Attributes:
+        benchable: this bench runs the file as the target does, on CPU cores.
+    """
+
+    name: str
+    benchable: bool
+
+    @classmethod
+    def from_json(cls, data: Any, where: str) -> ProfileRef:
+        benchable = data.get("benchable") if isinstance(data, Mapping) else None
+        if not isinstance(benchable, bool):
+            raise ManifestError(f"{where}: 'benchable' is {benchable!r}, expected bool; {_CAUSE}")
+        return cls(_text(data, "name", where), benchable)
+
+
+@dataclass(frozen=True)
 class ModelFile:
     """One entry of the manifest's `files`.
 
@@ -98,6 +117,7 @@ class ModelFile:
         more_outputs: the file's other outputs, which are computed and timed as well.
         weight_bytes: bytes of the constants by dtype; None where the exporter gave none.
         activation_bytes: liveness lower bound at batch 1, in bytes; None where not given.
+        profile: None for float files and in folders of earlier releases.
     """
 
     name: str
@@ -113,6 +133,7 @@ class ModelFile:
     weight_bytes: dict[str, int] | None
     activation_bytes: int | None
     more_outputs: tuple[TensorSpec, ...] = ()
+    profile: ProfileRef | None = None
 
     @property
     def outputs(self) -> tuple[TensorSpec, ...]:
@@ -139,6 +160,11 @@ class ModelFile:
             more_outputs=tuple(
                 TensorSpec.from_json(item, f"{where}, more_outputs")
                 for item in data.get("more_outputs") or ()
+            ),
+            profile=(
+                ProfileRef.from_json(data["profile"], f"{where}, profile")
+                if data.get("profile")
+                else None
             ),
         )
 

@@ -190,6 +190,8 @@ def _static(
         threads=threads,
         measured_on="board" if on_board else "host",
         host_matches_board=host_matches(host, manifest.board),
+        profile=file.profile.name if file.profile else None,
+        benchable=file.profile is None or file.profile.benchable,
     )
 
 

@@ -29,7 +29,10 @@ class Measurement:
         peak_rss_no_arena_bytes: the same with onnxruntime's CPU arena off; None for TFLite.
         runtime: name and version, e.g. "onnxruntime 1.31.1".
         measured_on: "board" or "host", for every figure above.
-        host_matches_board: whether the machine has the board's architecture and all of its isa.
+        host_matches_board: whether the machine runs the board's kernels, see `host.host_matches`.
+        profile: the target whose rules the exporter checked; None for a float file.
+        benchable: the bench runs the file as that target does; False for accelerators and
+            microcontrollers, whose latency it can't tell.
     """
 
     name: str
@@ -59,8 +62,27 @@ class Measurement:
     peak_rss_bytes: int | None = None
     peak_rss_no_arena_bytes: int | None = None
     runtime: str | None = None
+    profile: str | None = None
+    benchable: bool = True
     note: str = ""
 
+    @property
+    def latency_counts(self) -> bool:
+        """Whether the latency is one that the board would have, in kind."""
+        near = self.measured_on == "board" or self.host_matches_board
+        return self.latency_ms is not None and self.benchable and near
+
+    @property
+    def profile_status(self) -> str | None:
+        """What stands behind the claim that the file suits its target."""
+        if self.profile is None:
+            return None
+        if not self.latency_counts:
+            return "checked by rule, not measured"
+        if self.measured_on == "board":
+            return "checked by rule, measured on the board"
+        return "checked by rule, measured on a host with the board's instruction sets"
+
     def to_json(self) -> dict[str, Any]:
-        """All fields as plain JSON values."""
-        return asdict(self)
+        """All fields and `profile_status` as plain JSON values."""
+        return asdict(self) | {"profile_status": self.profile_status}
