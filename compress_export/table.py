@@ -224,8 +224,6 @@ def print_report(report: Report, console: "Console") -> None:
         console.print(f"[dim]codebook  [/] {escape(text)}", highlight=False, soft_wrap=True)
     for text in _profile_lines(report):
         console.print(f"[dim]profile   [/] {escape(text)}", highlight=False, soft_wrap=True)
-    for text in _profile_lines(report):
-        console.print(f"[dim]profile   [/] {escape(text)}", highlight=False, soft_wrap=True)
     for warning in report.get("warnings", ()):
         line = f"[yellow]warning[/]    {escape(warning)}"
         console.print(line, highlight=False, soft_wrap=True)
@@ -288,8 +286,6 @@ def report_markdown(report: Report) -> str:
         lines += ["## Codebook", "", *(f"- {line}" for line in codebook), ""]
     if profiles := _profile_lines(report):
         lines += ["## Profiles", "", *(f"- {line}" for line in profiles), ""]
-    if profiles := _profile_lines(report):
-        lines += ["## Profiles", "", *(f"- {line}" for line in profiles), ""]
     if warnings := report.get("warnings"):
         lines += ["## Warnings", "", *(f"- {warning}" for warning in warnings), ""]
     if timings := report.get("timings_seconds"):
@@ -297,15 +293,6 @@ def report_markdown(report: Report) -> str:
         lines += [f"| {stage} | {seconds:.1f} |" for stage, seconds in timings.items()]
         lines.append("")
     return "\n".join(lines)
-
-
-def _profile_lines(report: Report) -> list[str]:
-    """The targets that the bundle's files are made for, and what stands behind that."""
-    return [
-        f"{entry['name']} for {entry['profile']}: {entry['profile_status']}"
-        for entry in report.get("artifacts", ())
-        if entry.get("profile") and str(entry["path"]).startswith("bundle/")
-    ]
 
 
 def _profile_lines(report: Report) -> list[str]:
