@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import small_set
+from benchmarks.pruning.results import rows
 from compress_export.data import load_data
 
 
@@ -76,3 +77,19 @@ def test_a_row_says_what_was_lost() -> None:
     assert row["top1"] == {"baseline": 0.9, "slim": 0.89}
     assert row["files"] == [{**file, "drop_points": 2.5}]
     assert row["warnings"] == ["1 broken image was left out: train/x.png"]
+
+
+def test_the_page_has_the_figures_of_its_row() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    row = next(r for r in rows(small_set.FILE) if r["seed"] == 0 and r["finetune_epochs"] is None)
+    files = {file["path"]: f"{file['top1']:.1%}" for file in row["files"]}
+    table = [
+        [f"{row['given_top1']:.1%}", "", ""],
+        [f"{row['top1']['baseline']:.1%}"]
+        + [files[f"reference/baseline.int8.{kind}"] for kind in ("onnx", "tflite")],
+        [f"{row['top1']['slim']:.1%}"]
+        + [files[f"bundle/slim.int8.{kind}"] for kind in ("onnx", "tflite")],
+    ]
+    for figures in table:
+        assert f" | {' | '.join(figures)} |".replace("%", " %").replace("  |", " |") in page
+    assert row["warnings"][0] in page
