@@ -281,6 +281,10 @@ def main_job(
             metavar="LIST",
         ),
     ] = None,
+    raw_input: Annotated[
+        bool | None,
+        _option(_OUTPUT, "Files take uint8 pixels and normalise them.", "--raw-input"),
+    ] = None,
     calibration: Annotated[
         str | None,
         _option(

@@ -29,6 +29,7 @@ class Exports:
         precision: of the files that go to the board: the user's first, else the board's smallest.
         say: is told each step.
         compared: further precisions of the network that goes to the board.
+        raw_input: files take uint8 pixels and normalise them.
     """
 
     task: Task
@@ -37,13 +38,15 @@ class Exports:
     precision: FilePrecision
     say: Callable[[str], None]
     compared: tuple[FilePrecision, ...] = ()
+    raw_input: bool = False
 
     def write(
         self, model: nn.Module, stage: str, folder: Path, precisions: Sequence[str]
     ) -> tuple[Exported, ...]:
         """Write a network's files into a folder."""
-        from exporters import Calibration, export_files
+        from exporters import Calibration, Normalisation, export_files
 
+        images = self.task.preprocessing
         return export_files(
             model.cpu().eval(),
             stage=stage,
@@ -55,6 +58,9 @@ class Exports:
             formats=self.formats,
             precisions=precisions,
             progress=self.say,
+            raw_input=Normalisation(images.mean, images.std, images.scale)
+            if self.raw_input
+            else None,
         )
 
     def finish_reference(self, folder: Path, files: Sequence[Exported]) -> None:
@@ -103,6 +109,16 @@ def chosen_precisions(
             way_out = f"; --formats {','.join(able)} can have it" if able else ""
             raise UsageError(f"--precision {precision}: {'; '.join(refused)}{way_out}")
     return wanted
+
+
+def refuse_pixels(options: JobOptions, board: Board) -> None:
+    """Refuse `--raw-input` for a board that has nothing but integers (UsageError)."""
+    from compress_export.errors import UsageError
+    from exporters.support import why_not_pixels
+
+    reason = why_not_pixels(board) if options.raw_input else None
+    if reason is not None:
+        raise UsageError(f"--raw-input: {reason}")
 
 
 def chosen_quantization(options: JobOptions, board: Board) -> Quantization:

@@ -16,6 +16,7 @@ from compress_export.exporting import (
     chosen_formats,
     chosen_precisions,
     chosen_quantization,
+    refuse_pixels,
 )
 from compress_export.judging import check_judged
 from compress_export.latency_target import refuse_unsearchable
@@ -104,7 +105,7 @@ def _opened(options: JobOptions, console: Console, stack: ExitStack) -> Job:
         task = checked_task(options, log.say, log.decoded)
     epochs = choose_epochs(options, task.images("search").steps_per_epoch, task.trained)
     precision, *compared = chosen_precisions(options, board, formats)
-    exports = Exports(task, board, formats, precision, log.say, tuple(compared))
+    exports = Exports(task, board, formats, precision, log.say, tuple(compared), options.raw_input)
     job = Job(options, board, task, folder, log, exports, epochs)
     job.warnings += task.data.remarks
     return job
@@ -122,6 +123,7 @@ def checked_board(options: JobOptions) -> tuple[Board, tuple[str, ...]]:
     budgets = Budgets(**resolved_budgets(options, board.budgets.limits()))
     formats = chosen_formats(options, board)
     chosen_precisions(options, board, formats)
+    refuse_pixels(options, board)
     if "prune" in options.stages:
         refuse_unsearchable(options, board)
     if options.stages == ("prune", "bench"):

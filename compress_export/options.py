@@ -141,6 +141,7 @@ class JobOptions(BaseModel):
     stages: Annotated[tuple[Stage, ...], BeforeValidator(_split)] = STAGES
     formats: Annotated[tuple[Literal["onnx", "tflite"], ...], BeforeValidator(_split)] | None = None
     precision: Annotated[tuple[FilePrecision, ...], BeforeValidator(_split)] | None = None
+    raw_input: bool = False
     calibration: CalibrationMethod | None = None
     weight_scales: Literal["per-channel", "per-tensor"] | None = None
     activation_range: Literal["symmetric", "asymmetric"] | None = None

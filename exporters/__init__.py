@@ -6,6 +6,7 @@ from exporters.calibration import Calibration
 from exporters.codebook_file import CodebookFile, write_codebook_file
 from exporters.errors import CalibrationError, CheckError, ExportError, UnsupportedExportError
 from exporters.export import export_files
+from exporters.raw_input import Normalisation
 
 __all__ = [
     "Calibration",
@@ -14,6 +15,7 @@ __all__ = [
     "CodebookFile",
     "ExportError",
     "Exported",
+    "Normalisation",
     "TensorSpec",
     "UnsupportedExportError",
     "export_files",

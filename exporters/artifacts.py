@@ -10,6 +10,7 @@ from typing import Any
 
 from boards.parts import FILE_PRECISIONS
 from exporters.profiles.profile import CheckedProfile
+from exporters.raw_input import Normalisation
 
 STAGES = ("baseline", "slim")
 FORMATS = ("onnx", "tflite")
@@ -23,6 +24,8 @@ class TensorSpec:
     Attributes:
         shape: -1 stands for the free batch dimension.
         layout: "NCHW" or "NHWC" for images, None for outputs.
+        normalisation: what the file itself does with the uint8 pixels that it takes; None where it
+            takes normalised images, and for outputs.
     """
 
     name: str
@@ -31,16 +34,25 @@ class TensorSpec:
     scale: float | None = None
     zero_point: int | None = None
     layout: str | None = None
+    normalisation: Normalisation | None = None
 
     def to_json(self) -> dict[str, Any]:
         entry = asdict(self) | {"shape": list(self.shape)}
         if self.layout is None:
             del entry["layout"]
+        del entry["normalisation"]
+        if self.normalisation is not None:
+            entry["normalisation"] = self.normalisation.to_json()
         return entry
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> TensorSpec:
-        return cls(**{**entry, "shape": tuple(entry["shape"])})
+        normalisation = entry.get("normalisation")
+        if normalisation is not None:
+            mean, std = (tuple(normalisation[key]) for key in ("mean", "std"))
+            normalisation = Normalisation(mean, std, normalisation["scale"])
+        fixed = {"shape": tuple(entry["shape"]), "normalisation": normalisation}
+        return cls(**{**entry, **fixed})
 
 
 @dataclass(frozen=True)

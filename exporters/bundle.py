@@ -196,5 +196,6 @@ python example.py IMAGE
 - `labels.txt`: class names, one a line, in the order of the outputs.
 {codebook}
 ONNX files take normalised float32 images and return float32 logits, quantization happens inside.
-INT8 TFLite files take and return int8: `q = round(x / scale) + zero_point`.
+A file whose input is uint8 takes pixels as they are and normalises them itself.
+INT8 TFLite files take and return integers: `q = round(x / scale) + zero_point`.
 """

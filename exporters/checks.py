@@ -10,6 +10,7 @@ import numpy as np
 
 from exporters.artifacts import Inspection
 from exporters.errors import CheckError
+from exporters.raw_input import Normalisation
 
 Runner = Callable[[np.ndarray], list[np.ndarray]]
 
@@ -27,14 +28,21 @@ WEIGHT_DTYPES = {
 SIDE_CHANNEL_BYTES = 1024  # padding values, constants of activations: not weights
 
 
-def check_dtypes(name: str, found: Inspection, *, format: str, precision: str) -> None:
+def check_dtypes(
+    name: str, found: Inspection, *, format: str, precision: str, raw_input: bool = False
+) -> None:
     """Assert that input, output and weights have the dtypes that the precision promises.
+
+    Args:
+        raw_input: the file takes uint8 pixels.
 
     Raises:
         CheckError: the file is something else than its name says.
     """
     io_dtype = IO_DTYPES.get((format, precision), "float32")
-    for tensor in (found.input, *found.outputs):
+    if raw_input and (found.input.dtype, found.input.scale) != ("uint8", None):
+        raise CheckError(f"{name}: the input is {found.input.dtype}, expected uint8 pixels")
+    for tensor in found.outputs if raw_input else (found.input, *found.outputs):
         if tensor.dtype != io_dtype:
             raise CheckError(f"{name}: {tensor.name} is {tensor.dtype}, expected {io_dtype}")
         if io_dtype != "float32" and (tensor.scale is None or tensor.zero_point is None):
@@ -54,18 +62,32 @@ def check_dtypes(name: str, found: Inspection, *, format: str, precision: str) -
         raise CheckError(f"{name}: weights are not {precision}, bytes by dtype are {bytes_of}")
 
 
-def onnx_runner(path: Path, outputs: Sequence[str]) -> Runner:
-    """A function from float32 [b, C, H, W] to the named outputs, float32 [b, ...] each."""
+def onnx_runner(
+    path: Path, outputs: Sequence[str], raw_input: Normalisation | None = None
+) -> Runner:
+    """A function from float32 [b, C, H, W] to the named outputs, float32 [b, ...] each.
+
+    Args:
+        raw_input: what the file does itself; batches are turned back into pixels for it.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda batch: session.run(list(outputs), {name: batch})
+
+    def run(batch: np.ndarray) -> list[np.ndarray]:
+        given = batch if raw_input is None else raw_input.pixels(batch)
+        found: list[np.ndarray] = session.run(list(outputs), {name: given})
+        return found
+
+    return run
 
 
-def tflite_runner(path: Path, outputs: Sequence[str]) -> Runner:
+def tflite_runner(
+    path: Path, outputs: Sequence[str], raw_input: Normalisation | None = None
+) -> Runner:
     """The same for a TFLite file, one image at a time; quantizes and dequantizes where needed."""
     from ai_edge_litert.interpreter import Interpreter
 
@@ -77,8 +99,10 @@ def tflite_runner(path: Path, outputs: Sequence[str]) -> Runner:
 
     def run(batch: np.ndarray) -> list[np.ndarray]:
         answers = []
+        batch = batch if raw_input is None else raw_input.pixels(batch)
         for image in batch.transpose(0, 2, 3, 1):  # [b, C, H, W] -> [b, H, W, C]
-            interpreter.set_tensor(entry["index"], quantize(image[None], entry))
+            given = image[None] if raw_input else quantize(image[None], entry)
+            interpreter.set_tensor(entry["index"], given)
             interpreter.invoke()
             answers.append([dequantize(interpreter.get_tensor(r["index"]), r)[0] for r in results])
         return [np.stack(values) for values in zip(*answers, strict=True)]

@@ -23,12 +23,9 @@ RUNTIMES = {
 
 
 def load_image(path: str, manifest: dict[str, Any]) -> np.ndarray:
-    """An image as normalised float32 [1, H, W, C]."""
-    prepare = manifest["preprocessing"]
+    """An image as uint8 pixels [1, H, W, C]."""
     sides = (manifest["input"]["width"], manifest["input"]["height"])
-    pixels = decode(path, prepare["resize"], sides).astype(np.float32) * prepare["scale"]
-    pixels = (pixels - np.array(prepare["mean"])) / np.array(prepare["std"])
-    return pixels.astype(np.float32)[None]
+    return decode(path, manifest["preprocessing"]["resize"], sides)[None]
 
 
 def decode(path: str, resize: int, sides: tuple[int, int]) -> np.ndarray:
@@ -62,11 +59,18 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def to_input(image: np.ndarray, spec: dict[str, Any]) -> np.ndarray:
-    """The image in the layout and dtype that the file takes: q = round(x / scale) + zero point."""
+def to_input(pixels: np.ndarray, spec: dict[str, Any], prepare: dict[str, Any]) -> np.ndarray:
+    """The image in the layout and dtype that the file takes: q = round(x / scale) + zero point.
+
+    A file with a `normalisation` of its own takes the pixels as they are.
+    """
+    image = pixels
+    if "normalisation" not in spec:
+        image = (pixels.astype(np.float32) * prepare["scale"] - prepare["mean"]) / prepare["std"]
+        image = image.astype(np.float32)
     if spec["layout"] == "NCHW":
         image = image.transpose(0, 3, 1, 2)
-    if spec["dtype"] == "float32":
+    if spec["dtype"] == image.dtype.name:
         return np.ascontiguousarray(image)
     limits = np.iinfo(spec["dtype"])
     image = np.round(image / spec["scale"]) + spec["zero_point"]
@@ -120,7 +124,7 @@ def main(arguments: list[str]) -> None:
     labels = (FOLDER / "labels.txt").read_text(encoding="utf-8").splitlines()
     entry, runtime = choose(manifest["files"], arguments[1] if len(arguments) == 2 else None)
     image = load_image(arguments[0], manifest)
-    logits = run(entry, runtime, to_input(image, entry["input"]))
+    logits = run(entry, runtime, to_input(image, entry["input"], manifest["preprocessing"]))
     if logits.ndim != 1:
         print(f"{entry['output']['name']} {list(logits.shape)} ({entry['name']})")
         return

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,8 @@ from exporters.onnx_weights import export_weights_onnx
 from exporters.prepare import deployable
 from exporters.profiles.select import check_profile
 from exporters.quiet import quiet_step
-from exporters.support import FLOATS, why_not
+from exporters.raw_input import Normalisation, take_pixels
+from exporters.support import FLOATS, why_not, why_not_pixels
 from exporters.tflite import (
     export_float16_tflite,
     export_float_tflite,
@@ -57,6 +59,7 @@ def export_files(
     formats: Sequence[str],
     precisions: Sequence[str],
     progress: Callable[[str], None],
+    raw_input: Normalisation | None = None,
 ) -> tuple[Exported, ...]:
     """Write {stage}.{precision}.{format} for each wanted pair into `folder`, and check them.
 
@@ -69,6 +72,8 @@ def export_files(
         validation: starts a stream of float32 NCHW batches for the agreement with torch.
         progress: is told each step before it starts. While a step runs, stdout and stderr are
             captured, so nothing else should draw on the terminal from another thread.
+        raw_input: files take uint8 pixels and normalise them so; calibration and validation are
+            normalised all the same.
 
     Raises:
         ExportError: a tool failed; the message names the step.
@@ -76,6 +81,8 @@ def export_files(
         CheckError: a written file isn't what it should be.
     """
     _refuse_unsupported(board, formats, precisions)
+    if raw_input is not None and (reason := why_not_pixels(board)) is not None:
+        raise UnsupportedExportError(reason)
     folder.mkdir(parents=True, exist_ok=True)
     clone = deployable(model)
     with quiet_step("run the model in torch"):
@@ -84,7 +91,16 @@ def export_files(
     entries = []
     with tempfile.TemporaryDirectory() as scratch:
         job = _Job(
-            clone, stage, folder, Path(scratch), input_shape, outputs, calibration, board, progress
+            clone,
+            stage,
+            folder,
+            Path(scratch),
+            input_shape,
+            outputs,
+            calibration,
+            board,
+            progress,
+            raw_input,
         )
         for format in [name for name in FORMATS if name in formats]:
             for precision in [name for name in PRECISIONS if name in precisions]:
@@ -106,17 +122,20 @@ class _Job:
     calibration: Calibration
     board: Board
     progress: Callable[[str], None]
+    raw_input: Normalisation | None
     float_paths: dict[str, Path] = field(default_factory=dict)
 
     def write(self, format: str, precision: str) -> Path:
         """Write one file into the folder and return its path."""
         path = self.folder / file_name(self.stage, precision, format)
         self.progress(f"{self.stage}: {precision} {format}")
-        if precision == "float32":
+        if precision == "float32" and self.raw_input is None:
             self._write_float(format, path)
             return path
         source = self._float_source(format)
-        if precision == "float16":
+        if precision == "float32":
+            shutil.copyfile(source, path)  # the others start from a source without pixels
+        elif precision == "float16":
             (export_fp16_onnx if format == "onnx" else export_float16_tflite)(source, path)
         elif format == "onnx":
             self._write_integer_onnx(source, path, precision)
@@ -225,12 +244,16 @@ def _read_back(
     expected: list[list[np.ndarray]],
 ) -> Exported:
     """Inspect and check one file; its manifest entry."""
-    found = _inspect(path, job, format, precision)
-    checks.check_dtypes(path.name, found, format=format, precision=precision)
     profile = check_profile(path, job.board, format) if precision == "int8" else None
+    if job.raw_input is not None:
+        take_pixels(path, job.raw_input)
+    found = _inspect(path, job, format, precision)
+    checks.check_dtypes(
+        path.name, found, format=format, precision=precision, raw_input=job.raw_input is not None
+    )
     with quiet_step(f"compare {path.name} with torch"):
         runner = checks.onnx_runner if format == "onnx" else checks.tflite_runner
-        run = runner(path, job.outputs)
+        run = runner(path, job.outputs, job.raw_input)
         agreement = checks.agreement(path.name, run, validation, expected, precision=precision)
     return Exported(
         name=path.name,
@@ -241,7 +264,7 @@ def _read_back(
         precision=precision,
         size_bytes=path.stat().st_size,
         sha256=sha256_of(path),
-        input=found.input,
+        input=replace(found.input, normalisation=job.raw_input),
         output=found.output,
         more_outputs=found.more_outputs,
         weight_bytes=found.weight_bytes,

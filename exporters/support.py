@@ -26,6 +26,19 @@ def why_not(board: Board, format: str, precision: str) -> str | None:
     return (_why_not_onnx if format == "onnx" else _why_not_tflite)(board, precision)
 
 
+def why_not_pixels(board: Board) -> str | None:
+    """Return one line that says why the board can't have files that take uint8 pixels."""
+    return _integers_alone(board, "files that normalise pixels, which is done in float")
+
+
+def _integers_alone(board: Board, wanted: str) -> str | None:
+    edge_tpu = any(runtime.name == "edgetpu" for runtime in board.runtimes)
+    if board.kind != "mcu" and not edge_tpu:
+        return None
+    kind = "Edge TPU" if edge_tpu else "microcontroller"
+    return f"board {board.id} is for int8 files only: so its {kind} computes, not {wanted}"
+
+
 def _why_not_onnx(board: Board, precision: str) -> str | None:
     if precision == "int2-weights":
         return "int2-weights is for TFLite files: onnxruntime has no kernels for 2-bit constants"
@@ -47,9 +60,8 @@ def _why_not_onnx(board: Board, precision: str) -> str | None:
 
 def _why_not_tflite(board: Board, precision: str) -> str | None:
     runtimes = {runtime.name for runtime in board.runtimes}
-    if board.kind == "mcu" or "edgetpu" in runtimes:
-        kind = "Edge TPU" if "edgetpu" in runtimes else "microcontroller"
-        return f"board {board.id} is for int8 files only: so its {kind} computes, not {precision}"
+    if (reason := _integers_alone(board, precision)) is not None:
+        return reason
     if precision in ("int4-weights", "int2-weights") and "litert" not in runtimes:
         return (
             f"{precision} TFLite files need litert, board {board.id} has "

@@ -41,6 +41,8 @@ class TensorSpec:
         layout: "NCHW" or "NHWC" for an image, "" for an output.
         dtype: numpy name, e.g. "float32" or "int8".
         scale, zero_point: real = scale * (stored - zero_point); None for a float tensor.
+        normalisation: what the file itself does with uint8 pixels; None where it takes normalised
+            images, and for outputs.
     """
 
     name: str
@@ -49,6 +51,7 @@ class TensorSpec:
     dtype: str
     scale: float | None
     zero_point: int | None
+    normalisation: Normalisation | None = None
 
     @property
     def quantized(self) -> bool:
@@ -63,14 +66,19 @@ class TensorSpec:
             raise ManifestError(f"{where}: layout {layout!r} is neither NCHW nor NHWC")
         dtype = _choice(data, "dtype", ("float32", "float16", *QUANTIZED), where)
         scale, zero_point = data.get("scale"), data.get("zero_point")
-        if dtype in QUANTIZED:
+        normalisation = None
+        if data.get("normalisation"):
+            normalisation = Normalisation.from_json(data["normalisation"], where)
+            if dtype != "uint8":
+                raise ManifestError(f"{where}: pixels are uint8, not {dtype}")
+        if dtype in QUANTIZED and normalisation is None:
             scale = float(_get(data, "scale", _NUMBER, where))
             zero_point = int(_get(data, "zero_point", int, where))
             if not (math.isfinite(scale) and scale > 0):
                 raise ManifestError(f"{where}: scale {scale!r} is not a positive number")
         else:
             scale = zero_point = None
-        return cls(name, shape, layout, dtype, scale, zero_point)
+        return cls(name, shape, layout, dtype, scale, zero_point, normalisation)
 
 
 @dataclass(frozen=True)
@@ -218,16 +226,15 @@ class BoardRef:
 
 
 @dataclass(frozen=True)
-class Preprocessing:
-    """How a uint8 image becomes the network's input: (pixel * scale - mean) / std per channel."""
+class Normalisation:
+    """How pixels become the network's input: (pixel * scale - mean) / std per channel."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     scale: float
-    channel_order: str
 
     @classmethod
-    def from_json(cls, data: Any, where: str) -> Preprocessing:
+    def from_json(cls, data: Any, where: str) -> Normalisation:
         mean = tuple(float(value) for value in _get(data, "mean", list, where))
         std = tuple(float(value) for value in _get(data, "std", list, where))
         if len(mean) != len(std) or not all(math.isfinite(v) and v > 0 for v in std):
@@ -235,8 +242,20 @@ class Preprocessing:
                 f"{where}: mean {list(mean)} and std {list(std)} must be of one length, std above 0"
             )
         scale = float(_get(data, "scale", _NUMBER, where))
+        return cls(mean, std, scale)
+
+
+@dataclass(frozen=True)
+class Preprocessing(Normalisation):
+    """How a uint8 image becomes the network's input; `normalise` in preprocess.py does it."""
+
+    channel_order: str
+
+    @classmethod
+    def from_json(cls, data: Any, where: str) -> Preprocessing:
+        found = Normalisation.from_json(data, where)
         order = _choice(data, "channel_order", ("RGB", "BGR"), where)
-        return cls(mean, std, scale, order)
+        return cls(found.mean, found.std, found.scale, order)
 
 
 @dataclass(frozen=True)

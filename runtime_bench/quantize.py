@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from runtime_bench.manifest import TensorSpec
+from runtime_bench.manifest import Normalisation, TensorSpec
 
 FloatArray = npt.NDArray[np.float32]
 AnyArray = npt.NDArray[Any]
@@ -31,12 +31,24 @@ def dequantize(stored: AnyArray, scale: float, zero_point: int) -> FloatArray:
 
 
 def to_native(batch: FloatArray, spec: TensorSpec) -> AnyArray:
-    """A float32 NCHW batch [b, C, H, W] in the layout and dtype that the file's input takes."""
+    """A float32 NCHW batch [b, C, H, W] in the layout and dtype that the file's input takes.
+
+    For a file that normalises by itself the batch is turned back into the pixels it was made of.
+    """
+    if spec.normalisation is not None:
+        batch = to_pixels(batch, spec.normalisation)
     if spec.layout == "NHWC":
         batch = batch.transpose(0, 2, 3, 1)  # [b, H, W, C]
     if spec.scale is not None and spec.zero_point is not None:
         return np.ascontiguousarray(quantize(batch, spec.scale, spec.zero_point, spec.dtype))
     return np.ascontiguousarray(batch, dtype=spec.dtype)
+
+
+def to_pixels(batch: FloatArray, done: Normalisation) -> AnyArray:
+    """Normalised images, float32 [b, C, H, W], back to uint8: (x * std + mean) / scale, rounded."""
+    mean, std = (np.reshape(value, (-1, 1, 1)) for value in (done.mean, done.std))
+    pixels: AnyArray = np.rint((batch * std + mean) / done.scale)
+    return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
 def from_native(output: AnyArray, spec: TensorSpec) -> FloatArray:

@@ -166,6 +166,7 @@ def test_few_broken_images_are_left_out_and_counted(tmp_path: Path) -> None:
         ("--resume", "nothing to resume"),
         ("--board esp32s3 --formats onnx", "runs tflite only"),
         ("--board x86-64 --precision int8,int4-weights", "opset 21"),
+        ("--board stm32h747 --raw-input", "--raw-input: board stm32h747 is for int8 files only"),
         ("--board x86-64 --precision int4-weights", "--formats tflite can have it"),
         ("--board esp32s3 --precision int8-dynamic", "for int8 files only"),
         ("--activation-range asymmetric", "TensorRT has no zero points"),
