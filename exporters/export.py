@@ -84,10 +84,13 @@ def export_files(
     if raw_input is not None and (reason := why_not_pixels(board)) is not None:
         raise UnsupportedExportError(reason)
     folder.mkdir(parents=True, exist_ok=True)
-    clone = deployable(model)
+    notices: list[str] = []
     with quiet_step("run the model in torch"):
+        clone = deployable(model, input_shape, notices.append)
         outputs = flatten_outputs(clone, input_shape)
         expected = _torch_outputs(clone, validation)
+    for notice in notices:
+        progress(notice)
     entries = []
     with tempfile.TemporaryDirectory() as scratch:
         job = _Job(

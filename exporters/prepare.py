@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from exporters.merge import merge_branches
 
 if TYPE_CHECKING:
     from torch import fx, nn
 
 
-def deployable(model: nn.Module) -> nn.Module:
-    """A CPU, float32, eval-mode copy with BatchNorm folded into the convolution before it.
+def deployable(
+    model: nn.Module, input_shape: tuple[int, int, int], progress: Callable[[str], None]
+) -> nn.Module:
+    """A CPU, float32, eval-mode copy, branches merged and BatchNorm folded into convolutions.
 
     Folding happens in the copy's own module tree, so that weights keep their names. A model
     that torch.fx can't trace is returned unfolded: the converters fold what they find.
+
+    Args:
+        input_shape: (C, H, W).
+        progress: is told of branches that can't be merged (`merge.merge_branches`).
     """
     import torch
 
     clone = copy.deepcopy(model).cpu().float().eval()
+    clone.requires_grad_(False)
+    example = torch.randn(1, *input_shape, generator=torch.Generator().manual_seed(0))
+    clone = merge_branches(clone, example, progress)
     # Training may leave weights in channels_last, and the TFLite converter reads raw storage.
     clone = clone.to(memory_format=torch.contiguous_format)
-    clone.requires_grad_(False)
+    clone.requires_grad_(False)  # merging may have made new ones
     with torch.no_grad():
         _fold_batch_norms(clone)
     return _with_broadcast_constants(clone)

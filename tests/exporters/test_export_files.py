@@ -151,7 +151,7 @@ def test_layers_keep_their_names(pc_folder):
 
 def test_export_leaves_the_callers_model_alone(small_net, validation_images):
     before = copy.deepcopy(small_net.state_dict())
-    clone = deployable(small_net)
+    clone = deployable(small_net, (3, 16, 16), print)
     assert not any(isinstance(module, nn.BatchNorm2d) for module in clone.modules())
     after = small_net.state_dict()
     assert before.keys() == after.keys()
@@ -172,7 +172,7 @@ def test_a_model_that_fx_cannot_trace_is_exported_unfolded(validation_images):
             return x.mean((2, 3)) if bool(x.shape[0] > 0) and len(x) else x
 
     model = Branching().eval()
-    clone = deployable(model)
+    clone = deployable(model, (3, 16, 16), print)
     np.testing.assert_allclose(
         torch_logits(clone, validation_images), torch_logits(model, validation_images), atol=1e-5
     )

@@ -93,7 +93,7 @@ def test_weights_only_files_are_torch_with_rounded_weights(
         name = file_name("slim", precision, format)
         if name not in files:
             continue
-        rounded = deployable(small_net)
+        rounded = deployable(small_net, (3, 16, 16), print)
         for module in rounded.modules():
             if isinstance(module, torch.nn.Conv2d | torch.nn.Linear):
                 weight = module.weight.detach().numpy()
