@@ -11,6 +11,7 @@ layers with a scale per output came to TFLite after the compiler's last release 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -144,11 +145,13 @@ def remarks(path: Path) -> list[str]:
     It makes one partition: what follows the first of them runs on the CPU, too.
     """
     graph = TfliteGraph(path)
-    left = [place(graph, operator) for operator in graph.operators if not _mapped(graph, operator)]
+    left = [operator for operator in graph.operators if not _mapped(graph, operator)]
     if not left:
         return []
-    names = ", ".join(left)
-    return [f"the Edge TPU compiler leaves {names} to the CPU, and all that follows the first"]
+    counts = Counter(graph.op_name(operator) for operator in left)
+    listed = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+    first = place(graph, left[0])
+    return [f"the Edge TPU compiler leaves {listed} to the CPU, and all that follows {first}"]
 
 
 def _mapped(graph: Graph, operator: Any) -> bool:
