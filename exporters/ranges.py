@@ -12,6 +12,7 @@ import numpy as np
 
 from boards.parts import CalibrationMethod
 from exporters.clipping import (
+    BINS,
     Grid,
     Histogram,
     Range,
@@ -113,11 +114,12 @@ def _limits(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _histograms(
     observe: Observe, ranges: dict[str, Range], *, symmetric: bool
 ) -> dict[str, Histogram]:
-    """Run through the stream once more. A tensor that never changes has nothing to clip."""
+    """Run through the stream once more. A tensor that hardly changes has nothing to clip."""
     found = {}
     for name, (low, high) in ranges.items():
         reach = max(-low, high)
-        if low < high:
+        # In a narrower range float32 can't tell the edges of bins apart.
+        if high - low > 2 * BINS * float(np.spacing(np.float32(reach))):
             found[name] = Histogram(-reach, reach) if symmetric else Histogram(low, high)
     for tensors in observe():
         for name, values in tensors:

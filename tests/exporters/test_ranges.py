@@ -176,6 +176,10 @@ def test_exact_tensors_and_constants_keep_their_extremes(method):
     assert exact["t"] == extremes
     constant = np.full((4, 9), 0.25, np.float32)
     assert find_ranges(observed(constant, 2), method, Grid())["t"] == (0.25, 0.25)
+    nearly = constant.copy()
+    nearly[0, 0] = np.nextafter(np.float32(0.25), np.float32(1))
+    low, high = find_ranges(observed(nearly, 2), method, Grid())["t"]
+    assert 0.25 <= low <= high <= 0.2500001
 
 
 # --- in both formats -------------------------------------------------------------------------
