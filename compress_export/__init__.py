@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         publish,
         share_weights,
         train_baseline,
+        train_quantized,
     )
     from compress_export.task import Task, load_task
     from compressor.errors import InputError
@@ -51,6 +52,7 @@ __all__ = [
     "publish",
     "share_weights",
     "train_baseline",
+    "train_quantized",
 ]
 
 _HOMES = {
@@ -61,7 +63,7 @@ _HOMES = {
     "compress_export.options": ("JobOptions",),
     "compress_export.pipeline": (
         "Result", "compress", "export", "measure", "prune", "publish", "share_weights",
-        "train_baseline",
+        "train_baseline", "train_quantized",
     ),
     "compress_export.task": ("Task", "load_task"),
     "compressor.errors": ("InputError",),

@@ -260,6 +260,15 @@ def main_job(
     codebook_epochs: Annotated[
         str | None, _option(_TRAINING, "Epochs that train the shared values.", metavar="N")
     ] = None,
+    qat_epochs: Annotated[
+        str | None,
+        _option(
+            _TRAINING,
+            "Epochs of quantization-aware training, with weights and activations rounded as in the "
+            "files. Default: 0.",
+            metavar="N",
+        ),
+    ] = None,
     stages: Annotated[
         str | None,
         _option(

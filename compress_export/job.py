@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from compress_export.codebook import CodebookFigures
     from compress_export.pruning import Pruned
+    from compress_export.quantization_training import QuantizationFigures
     from exporters import Exported
     from runtime_bench import Check
 
@@ -48,6 +49,7 @@ class Job:
         baseline_score: its mean on the validation images, top-1 by default, a fraction.
         pruned: the slim network, None where nothing was pruned and no weights are shared.
         codebook: what sharing weights did, None where they are not shared.
+        quantization: what training with rounding did, None where there was none.
         reference: files for comparison, unpruned or float.
         checks: budgets and targets decided so far.
         warnings: lines for the report.
@@ -64,6 +66,7 @@ class Job:
     target: Target | None = None
     pruned: Pruned | None = None
     codebook: CodebookFigures | None = None
+    quantization: QuantizationFigures | None = None
     reference: list[Exported] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -122,7 +125,12 @@ def checked_board(options: JobOptions) -> tuple[Board, tuple[str, ...]]:
     board = load_board(options.board)
     budgets = Budgets(**resolved_budgets(options, board.budgets.limits()))
     formats = chosen_formats(options, board)
-    chosen_precisions(options, board, formats)
+    precisions = chosen_precisions(options, board, formats)
+    if options.qat_epochs and precisions[0] in ("float32", "float16"):
+        raise UsageError(
+            f"--qat-epochs {options.qat_epochs}: {precisions[0]} files round nothing to train for; "
+            "choose --precision int8 or another with integers, on a board that has it"
+        )
     refuse_pixels(options, board)
     if "prune" in options.stages:
         refuse_unsearchable(options, board)

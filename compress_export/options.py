@@ -136,6 +136,7 @@ class JobOptions(BaseModel):
     teacher_model: Spec | None = Field(None, min_length=1)
     codebook: int | None = Field(None, ge=2, le=256)
     codebook_epochs: int | None = Field(None, ge=0)
+    qat_epochs: int = Field(0, ge=0)
 
     # What comes out
     stages: Annotated[tuple[Stage, ...], BeforeValidator(_split)] = STAGES
@@ -203,12 +204,28 @@ class JobOptions(BaseModel):
             raise ValueError("--strict and --skip-broken exclude each other: give one of them")
         self._check_new_head()
         self._check_teacher()
+        self._check_quantization_training()
         if self.codebook_epochs is not None and self.codebook is None:
             raise ValueError(
                 f"--codebook-epochs {self.codebook_epochs}: without --codebook no weights are "
                 "shared; give the number of entries, such as --codebook 16"
             )
         return self
+
+    def _check_quantization_training(self) -> None:
+        if self.qat_epochs == 0:
+            return
+        given = f"--qat-epochs {self.qat_epochs}"
+        if self.codebook is not None:
+            raise ValueError(
+                f"{given} and --codebook {self.codebook} exclude each other: training for rounded "
+                "weights would give every weight a value of its own"
+            )
+        if self.calibration not in (None, "minmax"):
+            raise ValueError(
+                f"{given} trains with ranges from minimum to maximum, not with --calibration "
+                f"{self.calibration}; leave that out"
+            )
 
     def _check_new_head(self) -> None:
         if self.new_head and self.weights is None:

@@ -71,6 +71,8 @@ def compress(options: JobOptions, console: Console | None = None) -> Result:
             train_baseline(job)
         if "prune" in options.stages:
             prune(job)
+        if options.qat_epochs and options.stages != ("bench",):
+            train_quantized(job)
         if options.codebook is not None and options.stages != ("bench",):
             share_weights(job)
         if "quantize" in options.stages:
@@ -139,6 +141,15 @@ def prune(job: Job) -> None:
         _save(job, job.pruned.model, "slim")
     elif job.target.smallest:
         job.warnings.append("nothing was pruned: no smaller net stayed within the accuracy drop")
+
+
+def train_quantized(job: Job) -> None:
+    """Train the network that goes to the board as its files will answer (--qat-epochs)."""
+    from compress_export.quantization_training import train_for_files
+
+    train_for_files(job)
+    assert job.pruned is not None
+    _save(job, job.pruned.model, "slim")
 
 
 def share_weights(job: Job) -> None:
@@ -219,6 +230,7 @@ def measure(job: Job) -> dict[str, Any]:
         "" if job.target is None else job.target.why,
         () if job.pruned is None else job.pruned.limits,
         job.codebook,
+        job.quantization,
     )
 
 

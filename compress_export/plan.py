@@ -51,6 +51,7 @@ def print_plan(
         f"stages:   {', '.join(options.stages)}",
         f"epochs:   baseline {epochs.baseline}, search {epochs.search}, "
         f"fine-tuning {epochs.finetune}, codebook {epochs.codebook}, "
+        f"quantization {epochs.quantization}, "
         f"{task.batch_size} images a step",
         *_budget_lines(board, costs, graph),
     ]
@@ -58,7 +59,7 @@ def print_plan(
     target = choose_target(options, board.budgets.limits(), costs, graph, unpruned)
     lines.append(f"target:   {target.why}")
     seconds = _step_seconds(task) * task.images("search").steps_per_epoch
-    taught = epochs.search + epochs.finetune + epochs.codebook
+    taught = epochs.search + epochs.finetune + epochs.codebook + epochs.quantization
     work = epochs.baseline + taught * (1 + _TEACHER_SHARE)
     rungs = ", once for every rung of the ladder" if target.smallest else ""
     lines.append(f"training: about {work * seconds / 60:.1f} minutes on this machine{rungs}")

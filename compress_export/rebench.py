@@ -17,6 +17,7 @@ from compress_export.exporting import Exports
 from compress_export.options import JobOptions
 from compress_export.outputs import OutputFolder
 from compress_export.progress import RunLog
+from compress_export.quantization_training import QuantizationFigures
 from compress_export.reached import Reached
 from compress_export.schedule import Epochs
 from compress_export.targets import Target
@@ -75,6 +76,8 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     job.baseline_score = report["stages"]["baseline"][key]
     if report.get("codebook"):
         job.codebook = CodebookFigures.from_json(report["codebook"])
+    if report.get("quantization_training"):
+        job.quantization = QuantizationFigures.from_json(report["quantization_training"])
     job.target = Target({}, report["target"]) if report["target"] else None
     job.checks += [Check(**check) for check in report["checks"] if check["budget"] == "target"]
     if (networks / "slim").is_dir():

@@ -16,6 +16,7 @@ from compress_export.table import report_markdown
 if TYPE_CHECKING:
     from compress_export.codebook import CodebookFigures
     from compress_export.options import JobOptions
+    from compress_export.quantization_training import QuantizationFigures
     from compress_export.reached import Reached
     from runtime_bench import Check, Measurement
 
@@ -55,6 +56,7 @@ def build_report(
     target: str,
     limits: Sequence[Reached],
     codebook: CodebookFigures | None = None,
+    quantization: QuantizationFigures | None = None,
 ) -> dict[str, Any]:
     """Return the report as plain JSON values.
 
@@ -64,6 +66,7 @@ def build_report(
         target: what the search had to reach, for people.
         limits: how near the slimmed network came to it.
         codebook: what sharing weights did, where they are shared.
+        quantization: what training with rounding did, where there was any.
     """
     from runtime_bench import host_facts, overall
 
@@ -77,6 +80,7 @@ def build_report(
         "target": target,
         "limits": [entry.to_json() for entry in limits],
         "codebook": None if codebook is None else codebook.to_json(),
+        "quantization_training": None if quantization is None else quantization.to_json(),
         "environment": {
             "python": platform.python_version(),
             "system": platform.platform(),

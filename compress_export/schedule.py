@@ -17,6 +17,9 @@ _PRUNING_RATE = 0.05
 _CODEBOOK_RATE = 0.01
 """Of centroids: their weights are trained already, and only a few values are left to move."""
 
+_QUANTIZATION_RATE = 0.01
+"""For weights that are trained and only have to settle on a grid."""
+
 _BASELINE_WARMUP, _PRUNING_WARMUP = 0.2, 0.1
 _DISTILLATION = 0.5
 _ATTENTION = 1000.0
@@ -34,6 +37,7 @@ class Epochs:
     search: int
     finetune: int
     codebook: int = 0
+    quantization: int = 0
 
 
 def choose_epochs(options: JobOptions, steps_per_epoch: int, trained: bool) -> Epochs:
@@ -53,6 +57,7 @@ def choose_epochs(options: JobOptions, steps_per_epoch: int, trained: bool) -> E
         search=search,
         finetune=finetune,
         codebook=_codebook_epochs(options, steps_per_epoch),
+        quantization=options.qat_epochs,
     )
 
 
@@ -94,9 +99,17 @@ def codebook_recipe(options: JobOptions, epochs: Epochs, batch_size: int) -> Rec
 
     Centroids are not decayed: they stand for weights that were.
     """
-    recipe = _recipe(options, epochs.codebook, _CODEBOOK_RATE, batch_size)
+    return _touching_up(options, epochs.codebook, _CODEBOOK_RATE, batch_size)
+
+
+def quantization_recipe(options: JobOptions, epochs: Epochs, batch_size: int) -> Recipe:
+    """Rounded weights learn from the float teacher at a rate that falls from the start."""
+    return _touching_up(options, epochs.quantization, _QUANTIZATION_RATE, batch_size)
+
+
+def _touching_up(options: JobOptions, epochs: int, rate: float, batch_size: int) -> Recipe:
     return replace(
-        recipe,
+        _recipe(options, epochs, rate, batch_size),
         distillation=0.0 if options.distill == "none" else _DISTILLATION,
         attention=_ATTENTION if options.distill == "features" else 0.0,
         warmup_share=0.0,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compress_export.codebook import CodebookFigures
+from compress_export.quantization_training import QuantizationFigures
 from compress_export.reached import Reached
 from compress_export.sizes import mib
 
@@ -220,6 +221,8 @@ def print_report(report: Report, console: "Console") -> None:
     for entry in report.get("limits", ()):
         line = f"[dim]limit     [/] {escape(Reached.from_json(entry).line)}"
         console.print(line, highlight=False, soft_wrap=True)
+    if trained := _quantization_line(report):
+        console.print(f"[dim]quantized [/] {escape(trained)}", highlight=False, soft_wrap=True)
     for text in _codebook_lines(report):
         console.print(f"[dim]codebook  [/] {escape(text)}", highlight=False, soft_wrap=True)
     for text in _profile_lines(report):
@@ -282,6 +285,8 @@ def report_markdown(report: Report) -> str:
     if limits := report.get("limits"):
         lines += ["## Limits of the search", ""]
         lines += [*(f"- {Reached.from_json(entry).line}" for entry in limits), ""]
+    if trained := _quantization_line(report):
+        lines += ["## Quantization-aware training", "", f"- {trained}", ""]
     if codebook := _codebook_lines(report):
         lines += ["## Codebook", "", *(f"- {line}" for line in codebook), ""]
     if profiles := _profile_lines(report):
@@ -302,6 +307,11 @@ def _profile_lines(report: Report) -> list[str]:
         for entry in report.get("artifacts", ())
         if entry.get("profile") and str(entry["path"]).startswith("bundle/")
     ]
+
+
+def _quantization_line(report: Report) -> str:
+    entry = report.get("quantization_training")
+    return QuantizationFigures.from_json(entry).line if entry else ""
 
 
 def _codebook_lines(report: Report) -> list[str]:

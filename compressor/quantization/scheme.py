@@ -68,12 +68,12 @@ class Scheme:
             )
         if precision not in ("int8", "int8-int16") or rules is None:
             return weights
-        onnx = isinstance(rules, OnnxRules)
-        return replace(
+        static = replace(
             weights,
-            weight_limit=_REDUCED_LIMIT if onnx and rules.reduce_range else 127,
             activation_bits=16 if precision == "int8-int16" else 8,
             symmetric_activations=rules.activation_symmetric,
-            rounded_biases=rules.quantize_bias if onnx else True,
-            quantized_outputs=not onnx,
         )
+        if isinstance(rules, TfliteRules):
+            return replace(static, quantized_outputs=True)
+        limit = _REDUCED_LIMIT if rules.reduce_range else 127
+        return replace(static, weight_limit=limit, rounded_biases=rules.quantize_bias)

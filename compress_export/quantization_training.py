@@ -1,0 +1,126 @@
+"""The quantization-aware step: the network for the board trains as its files will answer."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from compress_export.schedule import quantization_recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from compress_export.job import Job
+    from compress_export.task import Task
+    from compressor.quantization.scheme import Scheme
+
+
+@dataclass(frozen=True)
+class QuantizationFigures:
+    """What training with rounding did; `quantization_training` in report.json.
+
+    Attributes:
+        precision: that the network was trained for.
+        format: whose rules of rounding it was trained with.
+        epochs: of training.
+        validation_score_float: mean of the metric, a fraction, of the network before.
+        validation_score_rounded: the same of that network, rounded as its files are.
+        validation_score: the same, rounded, after training.
+    """
+
+    precision: str
+    format: str
+    epochs: int
+    validation_score_float: float
+    validation_score_rounded: float
+    validation_score: float
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, entry: Mapping[str, Any]) -> QuantizationFigures:
+        return cls(**entry)
+
+    @property
+    def line(self) -> str:
+        """For people."""
+        float_score, rounded, trained = (
+            f"{100 * score:.2f}"
+            for score in (
+                self.validation_score_float,
+                self.validation_score_rounded,
+                self.validation_score,
+            )
+        )
+        return (
+            f"trained for {self.precision} {self.format}: validation {float_score} % in float, "
+            f"rounded {rounded} %, after {self.epochs} epochs {trained} %"
+        )
+
+
+def train_for_files(job: Job) -> None:
+    """Fine-tune the slim network (or the baseline, where nothing was pruned) with rounding.
+
+    `job.pruned` is then the trained network, in float: its files round it as it was trained to be
+    rounded. `job.quantization` says what that did.
+    """
+    from compress_export.pruning import Pruned, teacher_of
+    from compressor.checkpoint import Checkpoint
+    from compressor.quantization.fake import FakeQuantized
+    from compressor.training import evaluate, fit
+
+    task, log = job.task, job.log
+    before = job.pruned or Pruned(job.baseline, job.baseline_score, 0.0, ())
+    images = task.images("quantization")
+    network = copy.deepcopy(before.model)
+    with log.timed("quantization training"):
+        fake = FakeQuantized(network, scheme_of(job), _calibration(task), task.example())
+        rounded = evaluate(fake, images.validation(), task.compute, task.objective)
+        recipe = quantization_recipe(job.options, job.epochs, task.batch_size)
+        score = fit(
+            fake,
+            images,
+            recipe,
+            task.compute,
+            stage="quantization",
+            checkpoint=Checkpoint(job.folder.run / "quantization.pt"),
+            observer=log,
+            teacher=teacher_of(job, recipe),
+            objective=task.objective,
+        )
+    job.baseline.cpu()
+    job.pruned = replace(before, model=network.cpu(), validation_score=score)
+    job.quantization = QuantizationFigures(
+        job.exports.precision,
+        job.exports.formats[0],
+        recipe.epochs,
+        before.validation_score,
+        rounded,
+        score,
+    )
+    log.say(f"quantization: {job.quantization.line}")
+
+
+def scheme_of(job: Job) -> Scheme:
+    """Return how the files of a job round.
+
+    With both formats, ONNX's rules count: the grids are the same but for the outputs', which are
+    float there.
+    """
+    from compressor.quantization.scheme import Scheme
+
+    rules = job.board.quantization
+    by_format = {"onnx": rules.onnx, "tflite": rules.tflite}
+    return Scheme.of(job.exports.precision, by_format[job.exports.formats[0]])
+
+
+def _calibration(task: Task) -> Callable[[], Iterator[Tensor]]:
+    def batches() -> Iterator[Tensor]:
+        import torch
+
+        return (torch.from_numpy(batch) for batch in task.calibration_stream())
+
+    return batches
