@@ -47,7 +47,7 @@ def export_weights_onnx(
 
 def _store_integers(model: onnx.ModelProto, bits: int, rules: OnnxRules | None) -> None:
     """Put a DequantizeLinear before every layer whose weight is a constant, in place."""
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import helper, numpy_helper
 
     graph, nodes = Graph(model), []
     done: set[str] = set()
@@ -57,9 +57,8 @@ def _store_integers(model: onnx.ModelProto, bits: int, rules: OnnxRules | None) 
         if weight is not None and weight.dtype == np.float32 and name not in done:
             axis = _channel_axis(node, weight, rules)
             integers, scale = quantized_weight(weight, bits, axis)
-            kind = TensorProto.INT8 if bits == 8 else TensorProto.INT4  # two to a byte
             stored = [
-                helper.make_tensor(f"{name}_integers", kind, integers.shape, integers.ravel()),
+                _constant(f"{name}_integers", integers, bits),
                 numpy_helper.from_array(scale, f"{name}_scale"),
             ]
             model.graph.initializer.extend(stored)
@@ -74,6 +73,19 @@ def _store_integers(model: onnx.ModelProto, bits: int, rules: OnnxRules | None) 
     for index in reversed(range(len(model.graph.initializer))):
         if model.graph.initializer[index].name in done:
             del model.graph.initializer[index]
+
+
+def _constant(name: str, integers: np.ndarray, bits: int) -> onnx.TensorProto:
+    """An INT8 or INT4 tensor; of 4 bits two to a byte, the first one in the lower half."""
+    from onnx import TensorProto, helper
+
+    if bits == 8:
+        kind, content = TensorProto.INT8, integers
+    else:
+        kind, halves = TensorProto.INT4, integers.ravel().view(np.uint8) & 0xF
+        halves = np.append(halves, np.zeros(halves.size % 2, np.uint8))
+        content = halves[::2] | halves[1::2] << 4
+    return helper.make_tensor(name, kind, integers.shape, content.tobytes(), raw=True)
 
 
 def quantized_weight(

@@ -16,7 +16,7 @@ from exporters import UnsupportedExportError, export_files
 from exporters.artifacts import file_name
 from exporters.checks import tflite_runner
 from exporters.inspect_tflite import TfliteGraph
-from exporters.onnx_weights import quantized_weight
+from exporters.onnx_weights import _constant, quantized_weight
 from exporters.support import why_not
 
 BITS = {"int8-weights": 8, "int4-weights": 4, "int2-weights": 2}
@@ -167,6 +167,13 @@ def test_a_rounded_weight_is_within_half_a_step(bits, axis, seed):
     error = np.abs(integers.astype(np.float32) * scale.reshape(shape) - weight)
     assert (error <= 0.5001 * scale.reshape(shape)).all()
     assert np.abs(integers.astype(int)).max() == 2 ** (bits - 1) - 1
+
+
+@given(st.lists(st.integers(-7, 7), min_size=1, max_size=9))
+def test_four_bits_are_packed_as_onnx_reads_them(values):
+    constant = _constant("c", np.array(values, np.int8), 4)
+    assert onnx.numpy_helper.to_array(constant).astype(int).tolist() == values
+    assert len(constant.raw_data) == (len(values) + 1) // 2
 
 
 @pytest.mark.parametrize(
