@@ -1,10 +1,13 @@
 """What a DECORE step costs beside a plain training step, and how steps get cheaper with the MACs.
 
-    python benchmarks/bench_step.py
+    python -m benchmarks.bench_step --threads 1
 
-Synthetic images: only time is measured. Plain and DECORE steps of one network alternate in one
-process, so that other work on the machine hits both. The second table cuts a network to shares of
-its MACs (equal shares of every layer) and times plain steps of what is left.
+Synthetic images: only time is measured. Plain and DECORE steps of one network take turns of a few
+steps in one process, so that other work on the machine hits both, and a ratio is the median of the
+turns' ratios. The DECORE steps go through a whole schedule in that time, from all channels to half
+of the MACs, and no channel is cut out. The second table cuts a network to shares of its MACs (equal
+shares of every layer) and times plain steps of what is left. Networks that aren't named keep the
+figures of an earlier run.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,58 +84,71 @@ def main() -> None:
     """Measure, write JSON, tables and the picture."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=["resnet20", "resnet56", "resnet18"])
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--turns", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=6, help="of a turn; the first is left out")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     compute = Compute.choose(arguments.device)
-    found: dict[str, Any] = {
-        "threads": torch.get_num_threads(),
+    file = RESULTS / "step.json"
+    setting = {
+        "threads": arguments.threads,
+        "device": str(compute.device),
         "torch": torch.__version__,
         "batch": BATCH,
-        "step": {},
-        "shrunk": {},
     }
+    found: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    if {name: found.get(name) for name in setting} != setting:
+        found = {**setting, "step": {}, "shrunk": {}}
     for name in arguments.networks:
-        found["step"][name] = step_ratios(name, compute, arguments.repeats, arguments.steps)
-        found["shrunk"][name] = shrunk_steps(name, compute, arguments.repeats, arguments.steps)
+        found["step"][name] = step_ratios(name, compute, arguments.turns, arguments.steps)
+        found["shrunk"][name] = shrunk_steps(name, compute, arguments.turns, arguments.steps)
         print(name, found["step"][name])
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "step.json").write_text(json.dumps(found, indent=1) + "\n")
+        RESULTS.mkdir(exist_ok=True)
+        file.write_text(json.dumps(found, indent=1) + "\n")
     (RESULTS / "step.md").write_text(_tables(found))
     _picture(found["shrunk"], RESULTS / "step.png")
 
 
-def step_ratios(name: str, compute: Compute, repeats: int, steps: int) -> dict[str, float]:
-    """Time plain and DECORE steps in turns, each without and with a teacher."""
+def step_ratios(name: str, compute: Compute, turns: int, steps: int) -> dict[str, float]:
+    """Time plain and DECORE steps in turns, each without and with a teacher.
+
+    Returns:
+        Median milliseconds of a step, and the medians of the ratios of neighbouring turns.
+    """
     model, teacher = build_model(name, CLASSES), build_model(name, CLASSES)
     compute.place(teacher).eval()
     graph = channel_graph(model, torch.zeros(1, 3, SIZE, SIZE))
     costs = NetworkCosts(graph)
-    whole = as_tensor(graph.all_kept())
-    limits = Limits(costs, {"macs": 0.5 * float(costs.macs(whole))})
+    limits = Limits(costs, costs.shares({"macs": 0.5}, as_tensor(graph.all_kept())))
     images = Synthetic(steps)
-    watches = {key: Stopwatch() for key in ("plain", "decore", "plain+teacher", "decore+teacher")}
-    for _ in range(repeats):
-        for key, watch in watches.items():
+    found: dict[str, list[float]] = {}
+    for _ in range(turns):
+        for key in ("plain", "decore", "plain+teacher", "decore+teacher"):
+            watch = Stopwatch()
             taught = teacher if key.endswith("teacher") else None
             recipe = Recipe(1, 1e-4, distillation=0.5 if taught else 0.0)
             if key.startswith("plain"):
                 _plain(model, images, recipe, compute, watch, taught)
-                continue
-            task = PruneTask(
-                Shrinking.whole(model, graph), graph, limits, CHANNEL_STEP, images, recipe,
-                compute, 0, Checkpoint(None), watch, taught,
-            )  # fmt: skip
-            Decore(cut_while_learning=False)(task)
-    milliseconds = {key: statistics.median(w.seconds) * 1e3 for key, w in watches.items()}
-    return milliseconds | {
-        "ratio": milliseconds["decore"] / milliseconds["plain"],
-        "ratio_with_teacher": milliseconds["decore+teacher"] / milliseconds["plain+teacher"],
+            else:
+                task = PruneTask(
+                    Shrinking.whole(model, graph), graph, limits, CHANNEL_STEP, images, recipe,
+                    compute, 0, Checkpoint(None), watch, taught,
+                )  # fmt: skip
+                Decore(cut_while_learning=False)(task)
+            found.setdefault(key, []).append(statistics.median(watch.seconds) * 1e3)
+    return {key: statistics.median(turn) for key, turn in found.items()} | {
+        "ratio": _median_ratio(found["decore"], found["plain"]),
+        "ratio_with_teacher": _median_ratio(found["decore+teacher"], found["plain+teacher"]),
     }
 
 
-def shrunk_steps(name: str, compute: Compute, repeats: int, steps: int) -> list[dict[str, float]]:
+def _median_ratio(some: Sequence[float], others: Sequence[float]) -> float:
+    return statistics.median(one / other for one, other in zip(some, others, strict=True))
+
+
+def shrunk_steps(name: str, compute: Compute, turns: int, steps: int) -> list[dict[str, float]]:
     """Time plain steps of the network at shares of its MACs, in turns."""
     images, rows, nets = Synthetic(steps), [], []
     for share in SHARES:
@@ -142,7 +158,7 @@ def shrunk_steps(name: str, compute: Compute, repeats: int, steps: int) -> list[
             continue  # this network has no such width
         nets.append((net, Stopwatch()))
         rows.append({"macs_share": left})
-    for _ in range(repeats):
+    for _ in range(turns):
         for net, watch in nets:
             _plain(net, images, Recipe(1, 1e-4), compute, watch, None)
     for row, (_, watch) in zip(rows, nets, strict=True):
@@ -192,7 +208,7 @@ def _tables(found: dict[str, Any]) -> str:
     lines = [
         "# Cost of a DECORE step\n",
         f"Medians, batch {found['batch']}, {found['threads']} threads, torch {found['torch']}. "
-        "`python benchmarks/bench_step.py`\n",
+        "`python -m benchmarks.bench_step`\n",
         "With a teacher, both steps distil from the whole network.\n",
         "| network | plain ms | DECORE ms | ratio | with teacher: plain ms | DECORE ms | ratio |",
         "|---|---:|---:|---:|---:|---:|---:|",

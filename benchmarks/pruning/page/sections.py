@@ -207,7 +207,7 @@ def _step(found: Found) -> str:
     )
     return "\n".join(
         [
-            _source("step.json", "python benchmarks/bench_step.py", facts),
+            _source("step.json", "python -m benchmarks.bench_step", facts),
             step_table(content),
             picture("epoch-time", "Time of a training step against the MACs left"),
             shrunk_table(content),
