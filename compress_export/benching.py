@@ -67,7 +67,9 @@ def _bench_scores(job: Job, networks: dict[str, nn.Module]) -> Measured:
     }
     for net in networks.values():
         net.cpu()
-    return Measured(with_scores(_measure_files(job, None), task, job.log.say), scores)
+    return Measured(
+        with_scores(_measure_files(job, None), task, task.test_batches, job.log.say), scores
+    )
 
 
 def _measure_files(job: Job, samples: Path | None) -> tuple[Measurement, ...]:

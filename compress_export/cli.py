@@ -286,7 +286,7 @@ def main_job(
         _option(
             _OUTPUT,
             f"{', '.join(FILE_PRECISIONS)}. The first goes to the board, others are compared. "
-            "Default: the board's smallest.",
+            "Or auto: all are measured, the best is taken. Default: the board's smallest.",
             metavar="LIST",
         ),
     ] = None,

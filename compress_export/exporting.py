@@ -100,8 +100,8 @@ def chosen_precisions(
     from compress_export.errors import UsageError
     from exporters.support import why_not
 
-    wanted = options.precision or (board.target_precision,)
-    for precision in wanted if options.precision else ():
+    wanted = options.named_precisions or (board.target_precision,)
+    for precision in options.named_precisions or ():
         reasons = {name: why_not(board, name, precision) for name in formats}
         refused = [reason for reason in reasons.values() if reason is not None]
         if refused:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from compress_export.task import Task
 if TYPE_CHECKING:
     import torch
 
+    from compressor.training import Batch
     from runtime_bench import Measurement
     from runtime_bench.runtimes import Runner
 
@@ -22,25 +23,36 @@ _BATCH = 32
 
 
 def with_scores(
-    measurements: Sequence[Measurement], task: Task, say: Callable[[str], None]
+    measurements: Sequence[Measurement],
+    task: Task,
+    batches: Callable[[], Iterable[Batch]],
+    say: Callable[[str], None],
 ) -> tuple[Measurement, ...]:
-    """Return measurements with the mean of the task's metric on the test images filled in.
+    """Return measurements with the mean of the task's metric on some images filled in.
 
     Files run in this process, in the runtimes that timed them. What couldn't be timed for lack of a
     runtime stays as it is.
+
+    Args:
+        batches: starts the images and their labels anew.
     """
-    return tuple(
-        item if item.runtime is None else _scored(item, task, say) for item in measurements
-    )
+    scored = []
+    for item in measurements:
+        if item.runtime is not None:
+            say(f"{item.name}: evaluating {task.objective.metric_name}")
+            item = _scored(item, task, batches())
+        scored.append(item)
+    return tuple(scored)
 
 
-def _scored(item: Measurement, task: Task, say: Callable[[str], None]) -> Measurement:
-    say(f"{item.name}: evaluating {task.objective.metric_name}")
+def _scored(item: Measurement, task: Task, batches: Iterable[Batch]) -> Measurement:
     runner, start = _runner(item), time.perf_counter()
     total, count = 0.0, 0
-    for x, labels in task.test_batches():
+    for x, labels in batches:
         for part, truth in zip(x.split(_BATCH), labels.split(_BATCH), strict=True):
-            scores = task.objective.scores(_answer(runner, part), truth)
+            answers = _answer(runner, part)
+            outputs = answers[0] if task.objective.metric is None else answers
+            scores = task.objective.scores(outputs, truth)
             total += float(scores.double().sum())
             count += len(truth)
     seconds = time.perf_counter() - start

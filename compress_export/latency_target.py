@@ -52,8 +52,8 @@ def refuse_unsearchable(options: JobOptions, board: Board) -> None:
     if options.target_latency_ms is None:
         return
     reason = why_not_searchable(board)
-    if reason is None and options.precision is not None:
-        reason = no_tables(options.precision[0])
+    if reason is None and options.named_precisions is not None:
+        reason = no_tables(options.named_precisions[0])
     if reason is not None:
         raise UsageError(
             f"--target-latency {options.target_latency_ms:g}ms: {reason}; run this on the board, "

@@ -24,6 +24,7 @@ from compress_export.sizes import parse_size
 from compressor.methods.catalogue import CATALOGUE, MethodName
 
 Stage = Literal["prune", "quantize", "bench"]
+Auto = Literal["auto"]
 STAGES: tuple[Stage, ...] = ("prune", "quantize", "bench")
 
 # Options that say where and how to run, not what to make: --resume may change these.
@@ -141,7 +142,7 @@ class JobOptions(BaseModel):
     # What comes out
     stages: Annotated[tuple[Stage, ...], BeforeValidator(_split)] = STAGES
     formats: Annotated[tuple[Literal["onnx", "tflite"], ...], BeforeValidator(_split)] | None = None
-    precision: Annotated[tuple[FilePrecision, ...], BeforeValidator(_split)] | None = None
+    precision: Annotated[tuple[FilePrecision | Auto, ...], BeforeValidator(_split)] | None = None
     raw_input: bool = False
     calibration: CalibrationMethod | None = None
     weight_scales: Literal["per-channel", "per-tensor"] | None = None
@@ -182,6 +183,8 @@ class JobOptions(BaseModel):
         """The first one is what goes to the board, so the order stays."""
         if value == ():
             raise ValueError("names nothing; leave the option out for the board's own")
+        if value is not None and "auto" in value and len(value) > 1:
+            raise ValueError("auto tries every precision that the board can have; give it alone")
         return None if value is None else tuple(dict.fromkeys(value))
 
     @field_validator("stages", "formats")
@@ -243,6 +246,16 @@ class JobOptions(BaseModel):
             raise ValueError(
                 f"--teacher-model {self.teacher_model} needs the weights of it: give --teacher FILE"
             )
+
+    @property
+    def named_precisions(self) -> tuple[FilePrecision, ...] | None:
+        """The precisions that were asked for by name; None where the board's own is meant."""
+        return tuple(name for name in self.precision or () if name != "auto") or None
+
+    @property
+    def chooses_precision(self) -> bool:
+        """Whether measurements decide what goes to the board."""
+        return self.precision == ("auto",)
 
     @property
     def target_size_bytes(self) -> int | None:

@@ -176,7 +176,10 @@ def export(job: Job) -> None:
         else:
             more = [name for name in job.exports.compared if name not in ("float32", precision)]
             job.reference += job.exports.write(job.baseline, stage, reference, more)
-        files = [f for f in job.reference if (f.stage, f.precision) == (stage, precision)]
+        if job.options.chooses_precision:
+            files = _chosen_files(job, stage, reference)
+        else:
+            files = [f for f in job.reference if (f.stage, f.precision) == (stage, precision)]
         job.reference = [file for file in job.reference if file not in files]
         bundle.mkdir()
         for name in (name for file in files for name in (file.path, *file.side_files)):
@@ -231,6 +234,7 @@ def measure(job: Job) -> dict[str, Any]:
         () if job.pruned is None else job.pruned.limits,
         job.codebook,
         job.quantization,
+        job.precision_choice,
     )
 
 
@@ -243,6 +247,20 @@ def publish(job: Job, report: dict[str, Any]) -> Result:
     statuses = [check.status for check in job.checks]
     code = verdict_code(statuses, require_measured=job.options.require_measured)
     return Result(final, report, code)
+
+
+def _chosen_files(job: Job, stage: str, reference: Path) -> list[Exported]:
+    """Make every precision that the board can have, and return the files that measure best."""
+    from compress_export.precision_choice import choose_files, write_candidates
+    from compress_export.precision_plot import PICTURE, draw_choice
+
+    network = job.baseline if job.pruned is None else job.pruned.model
+    write_candidates(job, network, stage, reference)
+    job.exports.finish_reference(reference, job.reference)
+    files = choose_files(job, stage, reference)
+    metric = job.task.objective.metric_name
+    draw_choice(job.precision_choice, metric, job.folder.staged / PICTURE)
+    return files
 
 
 def _remarks(file: Exported) -> tuple[str, ...]:

@@ -16,6 +16,8 @@ from compress_export.errors import UsageError
 from compress_export.exporting import Exports
 from compress_export.options import JobOptions
 from compress_export.outputs import OutputFolder
+from compress_export.precision_choice import Candidate
+from compress_export.precision_plot import PICTURE
 from compress_export.progress import RunLog
 from compress_export.quantization_training import QuantizationFigures
 from compress_export.reached import Reached
@@ -49,6 +51,8 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     for name in _KEPT:
         if (out / name).is_dir():
             shutil.copytree(out / name, folder.staged / name)
+    if (out / PICTURE).is_file():
+        shutil.copy(out / PICTURE, folder.staged)
     log = RunLog(folder.run, console)
     earlier = {k: v for k, v in report["timings_seconds"].items() if k not in ("load", "bench")}
     log.timings_seconds.update(earlier)
@@ -69,13 +73,14 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
             "require_measured": options.require_measured,
         }
     )
-    precision = saved.precision[0] if saved.precision else board.target_precision
+    precision = (saved.named_precisions or (board.target_precision,))[0]
     exports = Exports(task, board, board.formats, precision, log.say)
     job = Job(done, board, task, folder, log, exports, Epochs(0, 0, 0))
     key = f"validation_{task.objective.score_key}"
     job.baseline_score = report["stages"]["baseline"][key]
     if report.get("codebook"):
         job.codebook = CodebookFigures.from_json(report["codebook"])
+    job.precision_choice = [Candidate.from_json(c) for c in report.get("precision_choice", ())]
     if report.get("quantization_training"):
         job.quantization = QuantizationFigures.from_json(report["quantization_training"])
     job.target = Target({}, report["target"]) if report["target"] else None

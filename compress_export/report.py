@@ -16,6 +16,7 @@ from compress_export.table import report_markdown
 if TYPE_CHECKING:
     from compress_export.codebook import CodebookFigures
     from compress_export.options import JobOptions
+    from compress_export.precision_choice import Candidate
     from compress_export.quantization_training import QuantizationFigures
     from compress_export.reached import Reached
     from runtime_bench import Check, Measurement
@@ -57,6 +58,7 @@ def build_report(
     limits: Sequence[Reached],
     codebook: CodebookFigures | None = None,
     quantization: QuantizationFigures | None = None,
+    precision_choice: Sequence[Candidate] = (),
 ) -> dict[str, Any]:
     """Return the report as plain JSON values.
 
@@ -67,6 +69,7 @@ def build_report(
         limits: how near the slimmed network came to it.
         codebook: what sharing weights did, where they are shared.
         quantization: what training with rounding did, where there was any.
+        precision_choice: what --precision auto chose from.
     """
     from runtime_bench import host_facts, overall
 
@@ -80,6 +83,7 @@ def build_report(
         "target": target,
         "limits": [entry.to_json() for entry in limits],
         "codebook": None if codebook is None else codebook.to_json(),
+        "precision_choice": [candidate.to_json() for candidate in precision_choice],
         "quantization_training": None if quantization is None else quantization.to_json(),
         "environment": {
             "python": platform.python_version(),

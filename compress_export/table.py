@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compress_export.codebook import CodebookFigures
+from compress_export.precision_choice import Candidate
+from compress_export.precision_plot import PICTURE
 from compress_export.quantization_training import QuantizationFigures
 from compress_export.reached import Reached
 from compress_export.sizes import mib
@@ -223,6 +225,8 @@ def print_report(report: Report, console: "Console") -> None:
         console.print(line, highlight=False, soft_wrap=True)
     if trained := _quantization_line(report):
         console.print(f"[dim]quantized [/] {escape(trained)}", highlight=False, soft_wrap=True)
+    for text in _choice_lines(report):
+        console.print(f"[dim]precision [/] {escape(text)}", highlight=False, soft_wrap=True)
     for text in _codebook_lines(report):
         console.print(f"[dim]codebook  [/] {escape(text)}", highlight=False, soft_wrap=True)
     for text in _profile_lines(report):
@@ -287,6 +291,9 @@ def report_markdown(report: Report) -> str:
         lines += [*(f"- {Reached.from_json(entry).line}" for entry in limits), ""]
     if trained := _quantization_line(report):
         lines += ["## Quantization-aware training", "", f"- {trained}", ""]
+    if choice := _choice_lines(report):
+        lines += ["## Precision", "", *(f"- {line}" for line in choice), ""]
+        lines += [f"![accuracy against latency and size]({PICTURE})", ""]
     if codebook := _codebook_lines(report):
         lines += ["## Codebook", "", *(f"- {line}" for line in codebook), ""]
     if profiles := _profile_lines(report):
@@ -312,6 +319,10 @@ def _profile_lines(report: Report) -> list[str]:
 def _quantization_line(report: Report) -> str:
     entry = report.get("quantization_training")
     return QuantizationFigures.from_json(entry).line if entry else ""
+
+
+def _choice_lines(report: Report) -> list[str]:
+    return [Candidate.from_json(entry).line for entry in report.get("precision_choice", ())]
 
 
 def _codebook_lines(report: Report) -> list[str]:

@@ -1,0 +1,123 @@
+"""--precision auto: which file is taken, and a job that takes one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tiny_jobs import NETWORK, QUICK, Ended, run_here
+
+from boards import load_board
+from boards.parts import FILE_PRECISIONS
+from compress_export.errors import UsageError
+from compress_export.job_file import resolve_options
+from compress_export.precision_choice import Candidate, choose, possible
+
+ROOT = Path(__file__).parents[2]
+Job = Callable[..., Ended]
+
+
+def candidate(
+    precision: str,
+    ms: float | None = 1.0,
+    size: int = 100,
+    score: float | None = 0.9,
+    missed: tuple[str, ...] = (),
+    *,
+    counts: bool = True,
+) -> Candidate:
+    path = f"slim.{precision}.onnx"
+    return Candidate(path, "onnx", precision, size, ms, counts, score, missed)
+
+
+def test_a_budget_counts_more_than_speed_and_speed_more_than_size() -> None:
+    fast = candidate("int8", 1.0, missed=("accuracy_drop_points",))
+    exact = candidate("float32", 4.0, 400)
+    half = candidate("float16", 3.0, 200)
+    small = candidate("int4-weights", 3.5, 50)
+    assert choose([fast, exact, half, small], "int8") is half
+    assert choose([fast, exact], "int8") is exact
+    assert choose([fast], "int8") is fast
+
+
+def test_equal_speed_leaves_the_smallest_and_then_the_most_accurate() -> None:
+    fast, near = candidate("int8", 1.00, 100), candidate("int4-weights", 1.04, 60)
+    assert choose([fast, near, candidate("int2-weights", 1.06, 30)], "int8") is near
+    better = candidate("int8-weights", 1.02, 60, score=0.95)
+    assert choose([fast, near, better], "int8") is better
+
+
+def test_foreign_latencies_decide_nothing() -> None:
+    own = candidate("int8", 9.0, counts=False)
+    others = [candidate("float32", 1.0, counts=False), candidate("int4-weights", None, 10)]
+    assert choose([*others, own], "int8") is own
+    inaccurate = candidate("int8", 9.0, missed=("accuracy_drop_points",), counts=False)
+    assert choose([*others, inaccurate], "int8").precision == "int4-weights"  # the smallest left
+
+
+def test_boards_have_what_their_runtimes_can_run() -> None:
+    assert set(possible(load_board("x86-64"), "tflite")) == set(FILE_PRECISIONS) - {"float16"}
+    assert possible(load_board("stm32f746"), "tflite") == ["int8"]
+    assert "int2-weights" not in possible(load_board("x86-64"), "onnx")
+    for name in ("jetson", "rpi5", "coral"):
+        board = load_board(name)
+        for format in board.formats:
+            assert possible(board, format)[0] == board.target_precision
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Ended:
+    """ONNX alone, not pruned. Tests only read it."""
+    out = tmp_path_factory.mktemp("choice") / "out"
+    words = "--board x86-64 --formats onnx --stages quantize,bench --max-drop 50 --precision auto"
+    return run_here(out, *NETWORK, *QUICK, "--weights", trained, *words.split())
+
+
+def test_all_candidates_are_measured_and_one_is_shipped(chosen: Ended) -> None:
+    assert chosen.complained == ""
+    report = chosen.report
+    found = report["precision_choice"]
+    assert {c["precision"] for c in found} == set(possible(load_board("x86-64"), "onnx"))
+    (shipped,) = [c for c in found if c["shipped"]]
+    in_bundle = [a for a in report["artifacts"] if a["path"].startswith("bundle/")]
+    assert [a["path"] for a in in_bundle] == [f"bundle/{shipped['path']}"]
+    assert len(report["artifacts"]) == len(found)
+    assert all(c["latency_p50_ms"] > 0 and 0 < c["validation_score"] <= 1 for c in found)
+    allowed = [c for c in found if not c["missed"]]
+    fastest = min(c["latency_p50_ms"] for c in allowed)
+    if shipped["latency_counts"]:
+        assert shipped["latency_p50_ms"] <= 1.05 * fastest
+
+
+def test_the_report_shows_all_of_them(chosen: Ended) -> None:
+    with Image.open(chosen.out / "precision.png") as picture:
+        assert picture.width > 600
+    text = (chosen.out / "report.md").read_text()
+    assert "](precision.png)" in text
+    for said in (chosen.said, text):
+        for entry in chosen.report["precision_choice"]:
+            assert f"{entry['path']}: " in said
+        assert said.count("<- shipped") >= 1
+    page = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    pattern = r"^## precision_choice\[\]\n(.*?)^## "
+    (section,) = re.findall(pattern, page, flags=re.MULTILINE | re.DOTALL)
+    documented = re.findall(r"^\| (`.*?`) \|", section, flags=re.MULTILINE)
+    known = set(re.findall(r"`(\w+)`", " ".join(documented)))
+    assert known == set(chosen.report["precision_choice"][0])
+
+
+def test_measuring_again_keeps_the_choice(chosen: Ended) -> None:
+    before = chosen.report["precision_choice"]
+    words = "--board x86-64 --stages bench --latency-runs 5 --max-drop 50"
+    again = run_here(chosen.out, *words.split())
+    assert again.code in (0, 1), again.complained
+    assert again.report["precision_choice"] == before
+    assert (chosen.out / "precision.png").is_file()
+
+
+def test_auto_stands_alone() -> None:
+    with pytest.raises(UsageError, match="--precision auto,int8: auto tries every precision"):
+        resolve_options({"board": "x86-64", "precision": "auto,int8"})
