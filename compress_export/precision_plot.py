@@ -1,4 +1,4 @@
-"""The picture of `--precision auto`: accuracy against latency and size."""
+"""The picture of `--precision auto`: accuracy, latency and size of all candidates."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ if TYPE_CHECKING:
 
 PICTURE = "precision.png"
 
+_COLOURS = {"onnx": "tab:blue", "tflite": "tab:orange"}
+
 
 def draw_choice(candidates: Sequence[Candidate], metric: str, path: Path) -> None:
-    """Draw accuracy against latency and against size; files that miss a budget are hollow.
+    """Draw a row for each candidate: accuracy, latency and size side by side.
 
     Args:
         metric: name of the score, for people.
@@ -24,32 +26,34 @@ def draw_choice(candidates: Sequence[Candidate], metric: str, path: Path) -> Non
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), sharey=True, layout="constrained")
-    colours = {"onnx": "tab:blue", "tflite": "tab:orange"}
-    for candidate in candidates:
-        score = candidate.validation_score
-        for axes, value in zip(
-            panels, (candidate.latency_p50_ms, candidate.size_bytes / 2**10), strict=True
-        ):
-            if score is None or value is None:
-                continue
-            colour = colours[candidate.format]
-            face = "none" if candidate.missed else colour
-            size = 90 if candidate.shipped else 36
-            marker = "*" if candidate.shipped else "o"
-            axes.scatter(
-                value, 100 * score, size, edgecolors=colour, facecolors=face, marker=marker
-            )
-            axes.annotate(
-                candidate.precision, (value, 100 * score), xytext=(5, 4),
-                textcoords="offset points", fontsize=8, color=colour,
-            )  # fmt: skip
-    for name, colour in colours.items():
-        panels[0].scatter([], [], color=colour, label=name)
-    panels[0].scatter([], [], 90, color="grey", marker="*", label="shipped")
-    panels[0].scatter([], [], facecolors="none", edgecolors="grey", label="misses a budget")
-    panels[0].legend()
-    panels[0].set(xlabel="p50 latency, ms", ylabel=f"validation {metric}, %")
-    panels[1].set(xlabel="size, KiB")
+    rows = sorted(candidates, key=lambda c: (c.format, c.size_bytes), reverse=True)
+    scores = [None if c.validation_score is None else 100 * c.validation_score for c in rows]
+    sizes = [c.size_bytes / 2**10 for c in rows]
+    panels: tuple[tuple[str, str, Sequence[float | None]], ...] = (
+        (f"validation {metric}, %", ".2f", scores),
+        ("p50 latency, ms", ".3g", [c.latency_p50_ms for c in rows]),
+        ("size, KiB", ",.0f", sizes),
+    )
+    height = 1.2 + 0.3 * len(rows)
+    figure, axes = plt.subplots(1, 3, figsize=(10, height), sharey=True, layout="constrained")
+    for panel, (title, form, values) in zip(axes, panels, strict=True):
+        bars = panel.barh(
+            range(len(rows)),
+            [value or 0 for value in values],
+            color=[_COLOURS[c.format] for c in rows],
+            alpha=0.85,
+        )
+        for bar, candidate in zip(bars, rows, strict=True):
+            if candidate.missed:
+                bar.set(facecolor="none", edgecolor=_COLOURS[candidate.format], hatch="///")
+        texts = ["unknown" if value is None else format(value, form) for value in values]
+        panel.bar_label(bars, texts, padding=3, fontsize=8)
+        panel.margins(x=0.2)
+        panel.set_title(title, fontsize=10)
+        panel.spines[["top", "right"]].set_visible(False)
+    axes[0].set_yticks(range(len(rows)), [f"{c.precision} {c.format}" for c in rows], fontsize=9)
+    for label, candidate in zip(axes[0].get_yticklabels(), rows, strict=True):
+        label.set_fontweight("bold" if candidate.shipped else "normal")
+    figure.supxlabel("bold: shipped; hatched: misses a budget", fontsize=9)
     figure.savefig(path, dpi=120)
     plt.close(figure)

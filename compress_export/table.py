@@ -293,7 +293,7 @@ def report_markdown(report: Report) -> str:
         lines += ["## Quantization-aware training", "", f"- {trained}", ""]
     if choice := _choice_lines(report):
         lines += ["## Precision", "", *(f"- {line}" for line in choice), ""]
-        lines += [f"![accuracy against latency and size]({PICTURE})", ""]
+        lines += [f"![accuracy, latency and size of all candidates]({PICTURE})", ""]
     if codebook := _codebook_lines(report):
         lines += ["## Codebook", "", *(f"- {line}" for line in codebook), ""]
     if profiles := _profile_lines(report):
