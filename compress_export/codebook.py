@@ -83,11 +83,11 @@ def share(job: Job, entries: int) -> None:
     `job.pruned` is then the network whose convolutions and linear layers have `entries` distinct
     weights each, its centroids fine-tuned; `job.codebook` says what that did.
     """
-    from compress_export.pruning import Pruned, teacher_of
-    from compressor.checkpoint import Checkpoint
+    from compress_export.pruning import Pruned
+    from compress_export.tuning import tune
     from compressor.codebook.sharing import bake, share_weights
     from compressor.recalibrate import recalibrate
-    from compressor.training import evaluate, fit
+    from compressor.training import evaluate
 
     task, log = job.task, job.log
     before = job.pruned or Pruned(job.baseline, job.baseline_score, 0.0, ())
@@ -97,19 +97,8 @@ def share(job: Job, entries: int) -> None:
         recalibrate(shared, images, task.compute)
         at_once = evaluate(shared, images.validation(), task.compute, task.objective)
         recipe = codebook_recipe(job.options, job.epochs, task.batch_size)
-        score = fit(
-            shared,
-            images,
-            recipe,
-            task.compute,
-            stage="codebook",
-            checkpoint=Checkpoint(job.folder.run / "codebook.pt"),
-            observer=log,
-            teacher=teacher_of(job, recipe),
-            objective=task.objective,
-        )
-        dense = bake(shared.cpu().eval())
-    job.baseline.cpu()
+        score = tune(job, shared, "codebook", recipe)
+        dense = bake(shared.eval())
     job.pruned = replace(before, model=dense, validation_score=score)
     job.codebook = CodebookFigures(entries, recipe.epochs, before.validation_score, at_once, score)
     log.say(f"codebook: {job.codebook.lines[0]}")

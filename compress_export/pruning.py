@@ -21,6 +21,7 @@ from compress_export.targets import (
     Target,
     channel_step,
 )
+from compress_export.tuning import teacher_of
 from compressor.capacity import scale_dropout, scaled_decay, share_left
 from compressor.checkpoint import Checkpoint
 from compressor.cost import Limits, NetworkCosts, as_tensor
@@ -32,7 +33,6 @@ from compressor.methods.method import Method, PruneTask
 from compressor.methods.registry import METHODS
 from compressor.methods.rounds import in_rounds
 from compressor.recalibrate import recalibrate
-from compressor.recipe import Recipe
 from compressor.saved import load_model, save_model
 from compressor.shrink import Shrinking
 from compressor.training import fit
@@ -262,15 +262,6 @@ class _Rung:
             teacher=teacher_of(job, recipe),
             objective=task.objective,
         )
-
-
-def teacher_of(job: Job, recipe: Recipe) -> nn.Module | None:
-    """Return the network that teaches, on the device; None where the recipe has no use for it."""
-    if not recipe.distills:
-        return None
-    task = job.task
-    teacher = job.baseline if task.teacher is None else task.teacher
-    return task.compute.place(teacher).eval()
 
 
 def _refuse_impossible(limits: Mapping[CostName, float]) -> None:

@@ -67,10 +67,10 @@ def train_for_files(job: Job) -> None:
     `job.pruned` is then the trained network, in float: its files round it as it was trained to be
     rounded. `job.quantization` says what that did.
     """
-    from compress_export.pruning import Pruned, teacher_of
-    from compressor.checkpoint import Checkpoint
+    from compress_export.pruning import Pruned
+    from compress_export.tuning import tune
     from compressor.quantization.fake import FakeQuantized
-    from compressor.training import evaluate, fit
+    from compressor.training import evaluate
 
     task, log = job.task, job.log
     before = job.pruned or Pruned(job.baseline, job.baseline_score, 0.0, ())
@@ -80,19 +80,8 @@ def train_for_files(job: Job) -> None:
         fake = FakeQuantized(network, scheme_of(job), _calibration(task), task.example())
         rounded = evaluate(fake, images.validation(), task.compute, task.objective)
         recipe = quantization_recipe(job.options, job.epochs, task.batch_size)
-        score = fit(
-            fake,
-            images,
-            recipe,
-            task.compute,
-            stage="quantization",
-            checkpoint=Checkpoint(job.folder.run / "quantization.pt"),
-            observer=log,
-            teacher=teacher_of(job, recipe),
-            objective=task.objective,
-        )
-    job.baseline.cpu()
-    job.pruned = replace(before, model=network.cpu(), validation_score=score)
+        score = tune(job, fake, "quantization", recipe)
+    job.pruned = replace(before, model=network, validation_score=score)
     job.quantization = QuantizationFigures(
         job.exports.precision,
         job.exports.formats[0],
