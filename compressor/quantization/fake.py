@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compressor.quantization.calls import Calls, written
-from compressor.quantization.grid import Grid, rounded_bias, rounded_weight, weight_scales
+from compressor.quantization.grid import Grid
+from compressor.quantization.layers import Layer, named_layers
 from compressor.quantization.neutral import fold_norms
 from compressor.quantization.points import (
     INPUT,
-    LAYERS,
     folded_norms,
     inputs_of_layers,
+    rounded_beside,
     rounded_results,
 )
+from compressor.quantization.rounding import AtLayer, Rounding
 from compressor.quantization.scheme import Scheme
 
 Calibration = Callable[[], Iterable[Tensor]]
@@ -40,6 +42,9 @@ class FakeQuantized(nn.Module):
         calibration: the samples that the files will be calibrated with; not read where activations
             stay in float.
         example: one input, shape (1, C, H, W).
+
+    Attributes:
+        layers: by name, those that are called once with a weight of their own.
     """
 
     def __init__(
@@ -51,6 +56,9 @@ class FakeQuantized(nn.Module):
         calls, outputs = written(network, example)
         pairs = folded_norms(network, calls)
         fold_norms(network, pairs)
+        self.layers: Mapping[str, Layer] = {
+            layer.name: layer for layer in named_layers(network, calls, pairs)
+        }
         self._layer_of = {pair.norm_call: pair.layer_call for pair in pairs}
         self._input_of = inputs_of_layers(calls)
         self._points: set[int] = set()
@@ -58,24 +66,57 @@ class FakeQuantized(nn.Module):
             self._points = rounded_results(calls, outputs, outputs_too=scheme.quantized_outputs)
         self._grids: Mapping[int, Grid] = {}
         self._measured: tuple[int, ...] | None = None
+        self._calls = calls
+        self._left: frozenset[str] = frozenset()
 
-    def forward(self, x: Tensor) -> Any:
+    @property
+    def scheme(self) -> Scheme:
+        """How everything is rounded."""
+        return self._scheme
+
+    @property
+    def float_layers(self) -> frozenset[str]:
+        """Names of layers that are left in float; none at first, may be set at any time.
+
+        Weights and biases of these are not rounded, nor is what they hand on to each other. What an
+        operator on integers hands to them or reads from them is.
+        """
+        return self._left
+
+    @float_layers.setter
+    def float_layers(self, names: Collection[str]) -> None:
+        strange = sorted(set(names) - set(self.layers))
+        if strange:
+            raise ValueError(f"no layer is called {strange[0]!r}: it is none of {[*self.layers]}")
+        self._left = frozenset(names)
+
+    def forward(self, x: Tensor, at_layer: AtLayer | None = None) -> Any:
         """Return the network's answers with everything rounded that files round.
+
+        Args:
+            at_layer: sees the results of layers before they are rounded, and may change them.
 
         Raises:
             RuntimeError: no mode was set since the network was made: there are no ranges yet.
         """
         if self._points and not self._grids:
             raise RuntimeError("call train() or eval() first: ranges are measured there")
-        if INPUT in self._grids:
-            x = self._grids[INPUT].rounded(x)
-        with _Rounding(self._scheme, self._grids, self._input_of, self._layer_of):
+        left = {self.layers[name].call for name in self._left}
+        grids = self._grids
+        if left and grids:
+            scheme = self._scheme
+            points = rounded_beside(self._calls, self._points, left, scheme.quantized_outputs)
+            grids = {number: grids[number] for number in points}
+        if INPUT in grids:
+            x = grids[INPUT].rounded(x)
+        with Rounding(self._scheme, grids, self._input_of, self._layer_of, left, at_layer):
             return self.network(x)
 
     def train(self, mode: bool = True) -> FakeQuantized:
         """Set the mode; the network itself stays in eval mode. Measures ranges."""
         self.training = mode
-        versions = tuple(p._version for p in self.network.parameters())
+        tensors = (*self.network.parameters(), *self.network.buffers())
+        versions = tuple(tensor._version for tensor in tensors)
         if self._points and versions != self._measured:
             self._grids = self._measure()
             self._measured = versions
@@ -112,79 +153,6 @@ class _Watching(Calls):
         if number in self._points and isinstance(result, Tensor):
             _widen(self._ranges, number, result)
         return result
-
-
-class _Rounding(Calls):
-    """Rounds the weights and biases of layers, and the results that have a grid.
-
-    Args:
-        grids: operation -> grid of its result.
-        input_of: layer -> the operation that made its input.
-        layer_of: folded norm, whose bias is its layer's -> that layer.
-    """
-
-    def __init__(
-        self,
-        scheme: Scheme,
-        grids: Mapping[int, Grid],
-        input_of: Mapping[int, int],
-        layer_of: Mapping[int, int],
-    ) -> None:
-        super().__init__()
-        self._scheme, self._grids = scheme, grids
-        self._input_of, self._layer_of = input_of, layer_of
-        self._bias_steps: dict[int, Tensor] = {}
-
-    def call(self, number: int, name: str, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        if name in LAYERS:
-            result = self._layer(number, name, _Arguments(_LAYER_ARGUMENTS, args, kwargs), run)
-        elif number in self._layer_of:
-            norm = _Arguments(_NORM_ARGUMENTS, args, kwargs)
-            self._round_bias(norm, self._layer_of[number])
-            result = norm.passed_to(run)
-        else:
-            result = run(*args, **kwargs)
-        grid = self._grids.get(number)
-        return result if grid is None else grid.rounded(result)
-
-    def _layer(self, number: int, name: str, layer: _Arguments, run: Callable[..., Any]) -> Tensor:
-        scheme, weight = self._scheme, layer.named["weight"]
-        alone = scheme.per_channel_linear if name == "linear" else scheme.per_channel_convolutions
-        axis = LAYERS[name] if alone else None
-        scales = weight_scales(weight, scheme.weight_limit, axis)
-        layer.named["weight"] = rounded_weight(weight, scales, scheme.weight_limit, axis)
-        grid = self._grids.get(self._input_of[number]) if number in self._input_of else None
-        if grid is not None and scheme.rounded_biases:
-            self._bias_steps[number] = scales * grid.scale
-        self._round_bias(layer, number)
-        result: Tensor = layer.passed_to(run)
-        return result
-
-    def _round_bias(self, arguments: _Arguments, layer: int) -> None:
-        bias, steps = arguments.named["bias"], self._bias_steps.get(layer)
-        if bias is not None and steps is not None:
-            arguments.named["bias"] = rounded_bias(bias, steps)
-
-
-_LAYER_ARGUMENTS = ("input", "weight", "bias")
-_NORM_ARGUMENTS = ("input", "running_mean", "running_var", "weight", "bias")
-
-
-class _Arguments:
-    """The arguments of a call, of which the first have names and may be replaced.
-
-    Args:
-        names: of the first arguments, however they were given.
-    """
-
-    def __init__(self, names: tuple[str, ...], args: tuple[Any, ...], kwargs: Any) -> None:
-        given = dict(zip(names, args, strict=False)) | kwargs
-        self.named = {name: given.pop(name, None) for name in names}
-        self._more, self._others = args[len(names) :], given
-
-    def passed_to(self, run: Callable[..., Any]) -> Any:
-        """Return what a function returns for these arguments."""
-        return run(*self.named.values(), *self._more, **self._others)
 
 
 def _widen(ranges: dict[int, tuple[float, float]], number: int, x: Tensor) -> None:

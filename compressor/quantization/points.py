@@ -54,7 +54,7 @@ def rounded_results(
         outputs: those that made the network's outputs.
         outputs_too: whether these are rounded.
     """
-    readers = _readers(calls)
+    readers = readers_of(calls)
     points = {INPUT}
     for number, call in enumerate(calls):
         if not call.sources or call.name in _MOVERS:
@@ -62,6 +62,27 @@ def rounded_results(
         if not _goes_on(calls, readers[number], call.name):
             points.add(number)
     return points if outputs_too else points - {_maker(calls, number) for number in outputs}
+
+
+def rounded_beside(
+    calls: Sequence[Call], points: Iterable[int], left: set[int], integer_input: bool
+) -> set[int]:
+    """Return which results are still rounded where some layers are left in float.
+
+    A result is not, where only such layers have to do with it: one makes it and others read it.
+
+    Args:
+        points: as `rounded_results` returns them.
+        left: layers in float, by number.
+        integer_input: the network's input is of integers, whatever reads it.
+    """
+    readers = readers_of(calls)
+    kept = set()
+    for point in points:
+        own = integer_input if point == INPUT else _layer_before(calls, point) not in left
+        if own or not readers[point] or not left.issuperset(readers[point]):
+            kept.add(point)
+    return kept
 
 
 def inputs_of_layers(calls: Sequence[Call]) -> dict[int, int]:
@@ -81,7 +102,7 @@ def folded_norms(model: nn.Module, calls: Sequence[Call]) -> list[FoldedNorm]:
         for tensor in (*module._parameters.values(), *module._buffers.values())
         if tensor is not None
     }
-    readers, uses = _readers(calls), defaultdict[int, int](int)
+    readers, uses = readers_of(calls), defaultdict[int, int](int)
     for call in calls:
         for tensor in call.constants:
             uses[id(tensor)] += 1
@@ -109,7 +130,17 @@ def _goes_on(calls: Sequence[Call], readers: Sequence[int], name: str) -> bool:
     return after in _ACTIVATIONS or (name in LAYERS and after == "batch_norm")
 
 
-def _readers(calls: Sequence[Call]) -> dict[int, list[int]]:
+def _layer_before(calls: Sequence[Call], number: int) -> int:
+    """Return the layer that a result is computed together with, or the operation itself."""
+    while calls[number].name in _ACTIVATIONS | {"batch_norm"} and len(calls[number].sources) == 1:
+        number = calls[number].sources[0]
+        if number == INPUT:
+            break
+    return number
+
+
+def readers_of(calls: Sequence[Call]) -> dict[int, list[int]]:
+    """Return operation -> those that read its result, by number."""
     readers = defaultdict[int, list[int]](list)
     for number, call in enumerate(calls):
         for source in call.sources:

@@ -44,6 +44,11 @@ class Scheme:
         if self.activation_bits not in (None, 8, 16):
             raise ValueError(f"activation_bits is {self.activation_bits}, must be 8, 16 or None")
 
+    @property
+    def weight_bits(self) -> int:
+        """What a weight takes in a file."""
+        return {1: 2, 7: 4}.get(self.weight_limit, 8)
+
     @classmethod
     def of(cls, precision: FilePrecision, rules: OnnxRules | TfliteRules | None) -> Scheme:
         """Return what files of a precision hold that keep to a board's rules.
