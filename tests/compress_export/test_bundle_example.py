@@ -88,7 +88,10 @@ def test_images_are_decoded_as_in_training(example: ModuleType, tmp_path: Path, 
         "input": {"channels": 3, "height": size, "width": size},
     }
     normal = PREPROCESSING.normalize(torch.from_numpy(expected.copy())[None])
-    values = example.load_image(str(path), manifest)
+    pixels = example.load_image(str(path), manifest)
+    values = example.to_input(
+        pixels, {"layout": "NHWC", "dtype": "float32"}, manifest["preprocessing"]
+    )
     assert values.shape == (1, size, size, 3) and values.dtype == np.float32
     np.testing.assert_allclose(values, normal.permute(0, 2, 3, 1).numpy(), atol=1e-5)
 

@@ -34,6 +34,7 @@ GRAPH = channel_graph(two_blocks(10).eval(), torch.zeros(1, 3, 8, 8))
 def board_with(folder: Path, **budgets: float) -> Path:
     board = yaml.safe_load((ROOT / "boards" / "x86-64.yaml").read_text())
     board["cpu"] |= {"isa": []}  # any x86-64 machine can speak for it
+    board["quantization"]["onnx"] |= {"reduce_range": True}  # which such a board needs
     board["budgets"] |= {"accuracy_drop_points": 99.0, **budgets}
     (folder / "mine.yaml").write_text(yaml.safe_dump(board))
     return folder / "mine.yaml"
