@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.codebook import coding
 from benchmarks.codebook.run import DENSE, FILE, FOLDER
 from benchmarks.codebook.sizes import CODEBOOK
 from benchmarks.pruning import results
@@ -34,8 +36,13 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=FOLDER, help=f"folder of {FILE}")
     parser.add_argument("--out", type=Path, default=PAGE, help="page to write")
     arguments = parser.parse_args()
-    parts = sections(list(results.rows(arguments.results / FILE)))
-    arguments.out.write_text(fill(PAGE.read_text(encoding="utf-8"), parts), encoding="utf-8")
+    arguments.out.write_text(filled(arguments.results), encoding="utf-8")
+
+
+def filled(folder: Path) -> str:
+    """Return the page with its generated parts made anew from a folder of results."""
+    parts = sections(list(results.rows(folder / FILE))) | coding_sections(folder / coding.FILE)
+    return fill(PAGE.read_text(encoding="utf-8"), parts)
 
 
 def sections(rows: Sequence[Row]) -> dict[str, str]:
@@ -45,6 +52,53 @@ def sections(rows: Sequence[Row]) -> dict[str, str]:
         "accuracy": accuracy_table(groups) or MISSING,
         "sizes": size_table(groups) or MISSING,
     }
+
+
+def coding_sections(file: Path) -> dict[str, str]:
+    """Return the parts that come from `benchmarks.codebook.coding`."""
+    if not file.is_file():
+        return {"coding": MISSING, "fits": MISSING}
+    found = json.loads(file.read_text(encoding="utf-8"))
+    facts = f"{found['network']}, {found['weights']:,} weights, seed {found['seed']}.\n"
+    return {
+        "coding": f"{facts}\n{coding_table(found['entries'])}",
+        "fits": f"{facts}\n{fit_table(found['entries'])}",
+    }
+
+
+def coding_table(entries: Iterable[Row]) -> str:
+    """Bytes of the indices by form and coder, the smallest of a row in bold."""
+    header = ("entries", "entropy", "packed", *(f"packed, {c}" for c in coding.CODERS),
+              *(f"a byte each, {c}" for c in coding.CODERS))  # fmt: skip
+    lines = []
+    for row in entries:
+        coded = [row["bytes"][form][c] for form in ("packed", "bytewise") for c in coding.CODERS]
+        best = min(coded)
+        lines.append(
+            (
+                f"{row['entries']} ({row['index_bits']} bits)",
+                f"{row['entropy_bytes']['kmeans']:,.0f}",
+                f"{row['bytes']['packed']['plain']:,}",
+                *(f"**{size:,}**" if size == best else f"{size:,}" for size in coded),
+            )
+        )
+    return table(header, lines)
+
+
+def fit_table(entries: Iterable[Row]) -> str:
+    """Squared error of the weights, and entropy of the indices, by the way to find them."""
+    fits = [name for name in FIT_NAMES if name != DENSE]
+    header = ("entries", *(f"squared error, {FIT_NAMES[f]}" for f in fits),
+              *(f"entropy KB, {FIT_NAMES[f]}" for f in fits))  # fmt: skip
+    lines = [
+        (
+            str(row["entries"]),
+            *(f"{row['squared_error'][f]:.3g}" for f in fits),
+            *(f"{row['entropy_bytes'][f] / 1000:.1f}" for f in fits),
+        )
+        for row in entries
+    ]
+    return table(header, lines)
 
 
 def grouped(rows: Iterable[Row]) -> Groups:

@@ -15,9 +15,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.codebook import page, run
+from benchmarks.codebook import coding, page, run
 from benchmarks.codebook.sizes import compressed
-from benchmarks.pruning.page.markdown import fill
 from compressor.codebook.sharing import bake, entries_of, share_weights
 from compressor.saved import save_model
 
@@ -139,9 +138,33 @@ def test_the_tables_say_what_the_rows_say() -> None:
 
 
 def test_the_page_shows_the_committed_rows() -> None:
-    from benchmarks.pruning import results
-
     text = page.PAGE.read_text(encoding="utf-8")
-    made = page.sections(list(results.rows(page.FOLDER / page.FILE)))
-    assert fill(text, made) == text
+    assert page.filled(page.FOLDER) == text
     assert re.search(r"generated: accuracy", text)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 6, 8])
+def test_packed_indices_come_back(bits: int) -> None:
+    indices = np.random.default_rng(bits).integers(0, 2**bits, 100)
+    found = coding.packed(indices, bits)
+    assert len(found) == -(-100 * bits // 8)
+    number = int.from_bytes(found, "little")
+    assert [(number >> (bits * i)) & (2**bits - 1) for i in range(100)] == indices.tolist()
+
+
+def test_the_entropy_of_indices_is_that_of_their_shares() -> None:
+    assert coding.entropy_bits(np.array([0, 1] * 8)) == pytest.approx(16)
+    assert coding.entropy_bits(np.zeros(9, np.int64)) == 0
+    assert coding.entropy_bits(np.array([0, 0, 1, 2])) == pytest.approx(4 * 1.5)
+
+
+def test_figures_of_a_network_without_training() -> None:
+    torch.manual_seed(0)
+    layers = coding.weights_of(tiny())
+    assert [len(layer) for layer in layers] == [8 * 3 * 9, 80]
+    few, many = (coding.figures(layers, entries, 0) for entries in (2, 16))
+    for fit in ("kmeans", "kmeans-linear", "mixture"):
+        assert many["squared_error"][fit] < few["squared_error"][fit]
+        assert many["squared_error"]["kmeans"] <= many["squared_error"][fit] * 1.05
+    assert few["bytes"]["packed"]["plain"] == 27 + 10
+    assert few["bytes"]["bytewise"]["plain"] == 8 * 3 * 9 + 80
