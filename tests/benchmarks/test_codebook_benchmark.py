@@ -165,6 +165,6 @@ def test_figures_of_a_network_without_training() -> None:
     few, many = (coding.figures(layers, entries, 0) for entries in (2, 16))
     for fit in ("kmeans", "kmeans-linear", "mixture"):
         assert many["squared_error"][fit] < few["squared_error"][fit]
-        assert many["squared_error"]["kmeans"] <= many["squared_error"][fit] * 1.05
+        assert many["squared_error"]["kmeans"] <= 1.3 * many["squared_error"][fit]
     assert few["bytes"]["packed"]["plain"] == 27 + 10
     assert few["bytes"]["bytewise"]["plain"] == 8 * 3 * 9 + 80
