@@ -59,7 +59,7 @@ def make_baseline(setting: Setting, network: str) -> None:
     top1 = evaluate(task.model, task.images("baseline").validation(), task.compute)
     seconds = time.monotonic() - started
     right = right_answers(task)
-    save_model(task.model.cpu(), network, 10, setting.work / "baselines" / network)
+    save_model(task.model.cpu(), task.architecture, 10, setting.work / "baselines" / network)
     results.append(
         setting.results / "baselines.jsonl",
         {

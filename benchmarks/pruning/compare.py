@@ -140,7 +140,7 @@ def do(
     if read_test:
         row |= on_test_images(task, slimmed)
     if variant.saveable:
-        save_model(slimmed.cpu(), run.network, 10, setting.work / "networks" / run.name)
+        save_model(slimmed.cpu(), task.architecture, 10, setting.work / "networks" / run.name)
     results.append(file, row)
     test_top1 = row.get("test_top1", float("nan"))
     say(f"{run.name}: validation {row['validation_top1']:.4f}, test {test_top1:.4f}")

@@ -188,7 +188,7 @@ def search_latency(
     variant = replace(VARIANTS[run.variant], prune=prune)
     slimmed, row = prune_and_recover(run, variant, task, setting, graph, limits)
     row |= {**asdict(wanted), **on_test_images(task, slimmed)}
-    save_model(slimmed.cpu(), run.network, 10, setting.work / "networks" / run.name)
+    save_model(slimmed.cpu(), task.architecture, 10, setting.work / "networks" / run.name)
     return row, files.make(slimmed, "latency")
 
 
