@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,19 @@ SIDE_CHANNEL_BYTES = 1024  # padding values, constants of activations: not weigh
 
 
 def check_dtypes(
-    name: str, found: Inspection, *, format: str, precision: str, raw_input: bool = False
+    name: str,
+    found: Inspection,
+    *,
+    format: str,
+    precision: str,
+    raw_input: bool = False,
+    left_in_float: bool = False,
 ) -> None:
     """Assert that input, output and weights have the dtypes that the precision promises.
 
     Args:
         raw_input: the file takes uint8 pixels.
+        left_in_float: some layers were to stay float.
 
     Raises:
         CheckError: the file is something else than its name says.
@@ -54,12 +61,24 @@ def check_dtypes(
             dtype = "uint8"
         if not bytes_of.get(dtype):
             raise CheckError(f"{name}: no {dtype} weights in an {precision} file")
-        if io_dtype != "float32" and bytes_of.get("float32", 0) > SIDE_CHANNEL_BYTES:
+        whole = io_dtype != "float32" and not left_in_float
+        if whole and bytes_of.get("float32", 0) > SIDE_CHANNEL_BYTES:
             raise CheckError(f"{name}: {bytes_of['float32']} bytes of float32 constants")
     elif bytes_of.get(precision, 0) <= max(
         bytes_of.get(other, 0) for other in ("float32", "float16", "int8") if other != precision
     ):
         raise CheckError(f"{name}: weights are not {precision}, bytes by dtype are {bytes_of}")
+
+
+def check_float_layers(name: str, found: Inspection, wanted: Collection[str]) -> None:
+    """Assert that no weight stayed float in a TFLite file of integers but those that had to.
+
+    Raises:
+        CheckError: the quantizer left another layer as it was.
+    """
+    strange = [layer for layer in found.float_weights if layer not in wanted]
+    if strange:
+        raise CheckError(f"{name}: the weights of {', '.join(strange)} are float32")
 
 
 def onnx_runner(

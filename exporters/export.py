@@ -27,7 +27,7 @@ from exporters.prepare import deployable
 from exporters.profiles.select import check_profile
 from exporters.quiet import quiet_step
 from exporters.raw_input import Normalisation, take_pixels
-from exporters.support import FLOATS, why_not, why_not_pixels
+from exporters.support import FLOATS, why_not, why_not_float_layers, why_not_pixels
 from exporters.tflite import (
     export_float16_tflite,
     export_float_tflite,
@@ -60,6 +60,7 @@ def export_files(
     precisions: Sequence[str],
     progress: Callable[[str], None],
     raw_input: Normalisation | None = None,
+    float_layers: Sequence[str] = (),
 ) -> tuple[Exported, ...]:
     """Write {stage}.{precision}.{format} for each wanted pair into `folder`, and check them.
 
@@ -74,14 +75,19 @@ def export_files(
             captured, so nothing else should draw on the terminal from another thread.
         raw_input: files take uint8 pixels and normalise them so; calibration and validation are
             normalised all the same.
+        float_layers: convolutions and linear layers that stay float in files of integers, by their
+            names in the model once its branches are merged.
 
     Raises:
         ExportError: a tool failed; the message names the step.
-        UnsupportedExportError: the board has no rules for a wanted format or precision.
+        UnsupportedExportError: the board has no rules for a wanted format or precision, has nothing
+            but integers for `float_layers`, or the model no layer of such a name.
         CheckError: a written file isn't what it should be.
     """
     _refuse_unsupported(board, formats, precisions)
     if raw_input is not None and (reason := why_not_pixels(board)) is not None:
+        raise UnsupportedExportError(reason)
+    if float_layers and (reason := why_not_float_layers(board)) is not None:
         raise UnsupportedExportError(reason)
     folder.mkdir(parents=True, exist_ok=True)
     notices: list[str] = []
@@ -104,6 +110,7 @@ def export_files(
             board,
             progress,
             raw_input,
+            tuple(float_layers),
         )
         for format in [name for name in FORMATS if name in formats]:
             for precision in [name for name in PRECISIONS if name in precisions]:
@@ -126,6 +133,7 @@ class _Job:
     board: Board
     progress: Callable[[str], None]
     raw_input: Normalisation | None
+    float_layers: tuple[str, ...]
     float_paths: dict[str, Path] = field(default_factory=dict)
 
     def write(self, format: str, precision: str) -> Path:
@@ -149,11 +157,13 @@ class _Job:
     def _write_integer_onnx(self, source: Path, path: Path, precision: str) -> None:
         rules = self.board.quantization.onnx
         if precision in WEIGHT_BITS:
-            export_weights_onnx(source, path, bits=WEIGHT_BITS[precision], rules=rules)
+            export_weights_onnx(
+                source, path, bits=WEIGHT_BITS[precision], rules=rules, left=self.float_layers
+            )
             return
         assert rules is not None  # `support.why_not` has seen to that
         if precision == "int8-dynamic":
-            export_dynamic_onnx(source, path, rules=rules)
+            export_dynamic_onnx(source, path, rules=rules, left=self.float_layers)
             return
         export_int8_onnx(
             source,
@@ -163,16 +173,18 @@ class _Job:
             input_shape=self.input_shape,
             method=self.board.quantization.calibration,
             activation_bits=ACTIVATION_BITS[precision],
+            left=self.float_layers,
         )
 
     def _write_integer_tflite(self, source: Path, path: Path, precision: str) -> None:
         rules = self.board.quantization.tflite
         if precision in WEIGHT_BITS:
-            export_weights_tflite(source, path, weights_recipe(rules, WEIGHT_BITS[precision]))
+            recipe = weights_recipe(rules, WEIGHT_BITS[precision])
+            export_weights_tflite(source, path, recipe, left=self.float_layers)
             return
         assert rules is not None  # `support.why_not` has seen to that
         if precision == "int8-dynamic":
-            export_weights_tflite(source, path, dynamic_recipe(rules))
+            export_weights_tflite(source, path, dynamic_recipe(rules), left=self.float_layers)
             return
         export_int8_tflite(
             source,
@@ -182,6 +194,7 @@ class _Job:
             input_shape=self.input_shape,
             method=self.board.quantization.calibration,
             activation_bits=ACTIVATION_BITS[precision],
+            left=self.float_layers,
         )
 
     def _float_source(self, format: str) -> Path:
@@ -252,8 +265,15 @@ def _read_back(
         take_pixels(path, job.raw_input)
     found = _inspect(path, job, format, precision)
     checks.check_dtypes(
-        path.name, found, format=format, precision=precision, raw_input=job.raw_input is not None
+        path.name,
+        found,
+        format=format,
+        precision=precision,
+        raw_input=job.raw_input is not None,
+        left_in_float=bool(job.float_layers),
     )
+    if format == "tflite" and precision == "int8":
+        checks.check_float_layers(path.name, found, job.float_layers)
     with quiet_step(f"compare {path.name} with torch"):
         runner = checks.onnx_runner if format == "onnx" else checks.tflite_runner
         run = runner(path, job.outputs, job.raw_input)

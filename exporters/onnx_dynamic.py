@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exporters.float_layers import named_nodes
 from exporters.onnx_tidy import compact, strip_domains
 from exporters.quiet import quiet_step
 
@@ -13,11 +15,20 @@ if TYPE_CHECKING:
     from boards import OnnxRules
 
 
-def export_dynamic_onnx(float_path: Path, path: Path, *, rules: OnnxRules) -> None:
+_OF_GEMM = "_MatMul"
+"""What onnxruntime appends to the name of a Gemm, which it takes apart beforehand."""
+
+
+def export_dynamic_onnx(
+    float_path: Path, path: Path, *, rules: OnnxRules, left: Sequence[str] = ()
+) -> None:
     """Let layers compute on integers whose activation scale is found at every run.
 
     Weights are uint8: onnxruntime before 1.16 or so has ConvInteger for nothing else
     (microsoft/onnxruntime #12558, #15888).
+
+    Args:
+        left: layers that stay float, by name.
 
     Raises:
         ExportError: onnxruntime's quantizer failed.
@@ -26,6 +37,9 @@ def export_dynamic_onnx(float_path: Path, path: Path, *, rules: OnnxRules) -> No
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
+        source = onnx.load(str(float_path))
+        names = [node.name for node in named_nodes(source, left)]
+        renamed = {name + suffix: name for name in names for suffix in ("", _OF_GEMM)}
         with tempfile.TemporaryDirectory() as folder:
             made = Path(folder) / "dynamic.onnx"
             quantize_dynamic(
@@ -34,9 +48,12 @@ def export_dynamic_onnx(float_path: Path, path: Path, *, rules: OnnxRules) -> No
                 per_channel=rules.per_channel_conv,
                 reduce_range=rules.reduce_range,
                 weight_type=QuantType.QUInt8,
+                nodes_to_exclude=list(renamed),
             )
             model = onnx.load(str(made))
-        model.ir_version = onnx.load(str(float_path), load_external_data=False).ir_version
+        for node in model.graph.node:
+            node.name = renamed.get(node.name, node.name)
+        model.ir_version = source.ir_version
         model.producer_name = "compress-export"
         compact(model)
         strip_domains(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from boards.parts import CalibrationMethod
 from exporters.calibration import Calibration
 from exporters.clipping import Grid, Range
+from exporters.float_layers import with_activations
 from exporters.onnx_calibration import onnx_ranges
 from exporters.onnx_integer_forms import integer_forms, moved_constants, whole_in_float
 from exporters.onnx_qdq import (
@@ -37,6 +39,7 @@ def export_int8_onnx(
     input_shape: tuple[int, int, int],
     method: CalibrationMethod = "minmax",
     activation_bits: int = 8,
+    left: Sequence[str] = (),
 ) -> None:
     """Quantize a float ONNX file statically and write the file with int8 weights.
 
@@ -44,9 +47,11 @@ def export_int8_onnx(
         method: how ranges are found, see `ranges.find_ranges`.
         activation_bits: 8 or 16. Of 16 bits no runtime has integer kernels: pairs round, and the
             arithmetic between them is float, biases with it.
+        left: layers that stay float, by name.
 
     Raises:
         CalibrationError: no usable samples.
+        UnsupportedExportError: no layer of such a name.
         ExportError: onnxruntime's quantizer failed.
     """
     import onnx
@@ -61,7 +66,7 @@ def export_int8_onnx(
         grid = Grid(activation_bits, rules.activation_symmetric)
         ranges = onnx_ranges(source, calibration, input_shape, method, grid)
     with quiet_step("quantize the ONNX model"):
-        model = _quantized(source, ranges, rules, activation_bits)
+        model = _quantized(source, ranges, rules, activation_bits, left)
         if activation_bits == 16:
             place_for_float_kernels(model)
         elif rules.profile == "tensorrt":
@@ -77,7 +82,11 @@ def export_int8_onnx(
 
 
 def _quantized(
-    source: onnx.ModelProto, ranges: dict[str, Range], rules: OnnxRules, activation_bits: int
+    source: onnx.ModelProto,
+    ranges: dict[str, Range],
+    rules: OnnxRules,
+    activation_bits: int,
+    left: Sequence[str],
 ) -> onnx.ModelProto:
     from onnx import shape_inference
     from onnxruntime.quantization import QuantType
@@ -95,7 +104,11 @@ def _quantized(
         activation_qType=activations[rules.activation_dtype],
         tensors_range=_tensors_data(ranges),
         nodes_to_quantize=[],
-        nodes_to_exclude=[*whole_in_float(source), *moved_constants(source)],
+        nodes_to_exclude=[
+            *whole_in_float(source),
+            *moved_constants(source),
+            *with_activations(source, left),
+        ],
         op_types_to_quantize=sorted(
             ({*QLinearOpsRegistry, *QDQRegistry}) - set(rules.excluded_ops)
         ),

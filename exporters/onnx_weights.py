@@ -5,11 +5,13 @@ A runtime may expand the weights once, when it loads the file.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exporters.float_layers import named_nodes
 from exporters.onnx_qdq import Graph
 from exporters.onnx_tidy import LAYERS, compact, raise_opset
 from exporters.quiet import quiet_step
@@ -23,12 +25,13 @@ FOUR_BIT_OPSET = 21
 
 
 def export_weights_onnx(
-    float_path: Path, path: Path, *, bits: int, rules: OnnxRules | None
+    float_path: Path, path: Path, *, bits: int, rules: OnnxRules | None, left: Sequence[str] = ()
 ) -> None:
     """Store the weights of a float ONNX file's layers as integers of 8 or 4 bits, zero point 0.
 
     Args:
         rules: which layers have a scale for each output; None for all.
+        left: layers that stay float, by name.
 
     Raises:
         ExportError: the graph can't be brought to opset 21, which 4 bits need.
@@ -39,14 +42,21 @@ def export_weights_onnx(
         model = onnx.load(str(float_path))
         if bits == 4:
             model = raise_opset(model, FOUR_BIT_OPSET)
-        _store_integers(model, bits, rules)
+        kept = {node.input[1] for node in named_nodes(model, left)}
+        _store_integers(model, bits, rules, kept)
         compact(model)
         onnx.checker.check_model(model, full_check=True)
         onnx.save(model, str(path))
 
 
-def _store_integers(model: onnx.ModelProto, bits: int, rules: OnnxRules | None) -> None:
-    """Put a DequantizeLinear before every layer whose weight is a constant, in place."""
+def _store_integers(
+    model: onnx.ModelProto, bits: int, rules: OnnxRules | None, kept: Collection[str]
+) -> None:
+    """Put a DequantizeLinear before every layer whose weight is a constant, in place.
+
+    Args:
+        kept: names of weights that stay float.
+    """
     from onnx import helper, numpy_helper
 
     graph, nodes = Graph(model), []
@@ -54,7 +64,7 @@ def _store_integers(model: onnx.ModelProto, bits: int, rules: OnnxRules | None) 
     for node in model.graph.node:
         name = node.input[1] if node.op_type in LAYERS else ""
         weight = graph.constants.get(name)
-        if weight is not None and weight.dtype == np.float32 and name not in done:
+        if weight is not None and weight.dtype == np.float32 and name not in {*done, *kept}:
             axis = _channel_axis(node, weight, rules)
             integers, scale = quantized_weight(weight, bits, axis)
             stored = [

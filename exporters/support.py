@@ -31,6 +31,13 @@ def why_not_pixels(board: Board) -> str | None:
     return _integers_alone(board, "files that normalise pixels, which is done in float")
 
 
+def why_not_float_layers(board: Board) -> str | None:
+    """Return one line that says why no layer of an integer file can stay float for the board."""
+    if any(runtime.name == "tensorrt" for runtime in board.runtimes):
+        return f"board {board.id}: files for TensorRT are held to int8 weights in every layer"
+    return _integers_alone(board, "layers left in float")
+
+
 def _integers_alone(board: Board, wanted: str) -> str | None:
     edge_tpu = any(runtime.name == "edgetpu" for runtime in board.runtimes)
     if board.kind != "mcu" and not edge_tpu:

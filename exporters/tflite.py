@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 from boards.parts import CalibrationMethod
 from exporters.calibration import Calibration
 from exporters.clipping import Grid
+from exporters.float_layers import float_recipe
 from exporters.model_outputs import SINGLE
 from exporters.quiet import quiet_step
 from exporters.tflite_calibration import quantizer_ranges, tflite_ranges
-from exporters.tflite_pack import bounded_pads, repack
+from exporters.tflite_pack import bounded_pads, name_outputs_as, repack
 from exporters.tflite_prelu import with_prelus_on_planes
 from exporters.tflite_recipes import static_recipe
 
@@ -64,6 +65,7 @@ def export_int8_tflite(
     input_shape: tuple[int, int, int],
     method: CalibrationMethod = "minmax",
     activation_bits: int = 8,
+    left: Sequence[str] = (),
 ) -> None:
     """Quantize a float TFLite file statically: int8 weights, integer activations, input and output.
 
@@ -73,9 +75,11 @@ def export_int8_tflite(
     Args:
         method: how ranges are found, see `ranges.find_ranges`.
         activation_bits: 8 or 16; of 16 bits the zero point is 0 by any rules.
+        left: layers that stay float, by name.
 
     Raises:
         CalibrationError: no usable samples.
+        UnsupportedExportError: no layer of such a name.
         ExportError: ai-edge-quantizer failed.
     """
     with quiet_step("calibrate the TFLite model"):
@@ -85,18 +89,23 @@ def export_int8_tflite(
     with quiet_step("quantize the TFLite model"):
         from ai_edge_quantizer import quantizer
 
-        recipe = static_recipe(rules, activation_bits)
+        recipe = static_recipe(rules, activation_bits) + float_recipe(float_path, left)
         job = quantizer.Quantizer(bounded_pads(float_path, ranges), recipe)
         result = job.quantize(ranges, enable_progress_report=False)
         path.write_bytes(bytes(result.quantized_model))
         repack(path)
+        if left:
+            name_outputs_as(path, float_path)
 
 
-def export_weights_tflite(float_path: Path, path: Path, recipe: list[dict[str, Any]]) -> None:
+def export_weights_tflite(
+    float_path: Path, path: Path, recipe: list[dict[str, Any]], left: Sequence[str] = ()
+) -> None:
     """Store weights as integers; activations, input and output stay float.
 
     Args:
         recipe: see `tflite_recipes`; `dynamic_recipe` or `weights_recipe`.
+        left: layers that stay float, by name.
 
     Raises:
         ExportError: ai-edge-quantizer failed.
@@ -104,7 +113,7 @@ def export_weights_tflite(float_path: Path, path: Path, recipe: list[dict[str, A
     with quiet_step("quantize the weights of the TFLite model"):
         from ai_edge_quantizer import quantizer
 
-        job = quantizer.Quantizer(str(float_path), recipe)
+        job = quantizer.Quantizer(str(float_path), recipe + float_recipe(float_path, left))
         result = job.quantize(enable_progress_report=False)
         path.write_bytes(bytes(result.quantized_model))
         repack(path)

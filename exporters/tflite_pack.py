@@ -43,6 +43,22 @@ def repack(path: Path, *, outputs: Sequence[str] | None = None) -> None:
     path.write_bytes(pack(graph.model))
 
 
+def name_outputs_as(path: Path, source: Path) -> None:
+    """Give the file's outputs the names that those of its float source have, in place.
+
+    The quantizer gives an output that it quantizes behind a float layer a name of its own.
+    """
+    graph, before = TfliteGraph(path), TfliteGraph(source)
+    pairs = zip(graph.subgraph.outputs, before.subgraph.outputs, strict=True)
+    names = {int(index): bytes(before.tensors[int(wanted)].name) for index, wanted in pairs}
+    for index, tensor in enumerate(graph.tensors):
+        if index in names:
+            tensor.name = names[index]
+        elif bytes(tensor.name) in names.values():
+            tensor.name = bytes(tensor.name) + b"_float"
+    path.write_bytes(pack(graph.model))
+
+
 def bounded_pads(path: Path, ranges: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
     """The file with borders of -inf (max pools have them) at the smallest value inside instead.
 

@@ -13,7 +13,9 @@ from onnx import numpy_helper
 
 from boards import load_board, shipped_boards
 from exporters.artifacts import Exported
-from exporters.inspect_tflite import TfliteGraph
+from exporters.checks import check_float_layers
+from exporters.errors import CheckError
+from exporters.inspect_tflite import TfliteGraph, inspect_tflite
 from exporters.profiles import edge_tpu, tflite_micro
 from exporters.profiles.arm import onnx_violations, slow_remarks
 from exporters.profiles.profile import CHECKED_BY_RULE
@@ -198,7 +200,8 @@ def test_float_files_are_refused(pc_folder):
         lines = check(path, per_channel_linear=True)
         assert any(line.endswith("is float32, int8 in and out") for line in lines)
         assert sum(line.endswith(" is float32") for line in lines) > 20
-    assert any("not a quantized int8 constant" in line for line in litert_violations(path))
+    with pytest.raises(CheckError, match="weights of conv1, .* are float32"):
+        check_float_layers(path.name, inspect_tflite(path), ["linear"])
 
 
 def test_dynamic_shapes_are_refused(graph, tmp_path):

@@ -1,0 +1,93 @@
+"""Layers left in float in files of integers, by name, in both formats."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from boards import load_board
+from compressor.quantization.fake import FakeQuantized
+from compressor.quantization.scheme import Scheme
+from exporters import UnsupportedExportError, export_files
+from exporters.checks import onnx_runner, tflite_runner
+
+LEFT = ("conv1", "block1.conv1", "linear")
+PRECISIONS = ("int8", "int8-dynamic", "int8-weights")
+
+
+def written(folder, model, calibration, images, **options):
+    return export_files(
+        model,
+        stage="slim",
+        folder=folder,
+        input_shape=(3, 16, 16),
+        calibration=calibration,
+        validation=lambda: iter([images]),
+        progress=lambda line: None,
+        **{
+            "board": load_board("x86-64"),
+            "formats": ("onnx", "tflite"),
+            "precisions": PRECISIONS,
+            **options,
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, small_net, calibration, validation_images):
+    path = tmp_path_factory.mktemp("mixed")
+    files = written(path, small_net, calibration, validation_images, float_layers=LEFT)
+    return path, {file.name: file for file in files}
+
+
+def test_these_layers_alone_stay_float(folder):
+    _, files = folder
+    assert len(files) == 6
+    for name, file in files.items():
+        assert file.float_layers == LEFT, name
+        assert file.agreement_validation >= 0.95
+
+
+def test_input_and_output_keep_their_integers(folder):
+    _, files = folder
+    file = files["slim.int8.tflite"]
+    assert (file.input.dtype, file.output.dtype) == ("int8", "int8")
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_files_answer_as_torch_does_with_these_layers_in_float(
+    folder, small_net, calibration, validation_images, format
+):
+    import copy
+
+    path, _ = folder
+    rules = load_board("x86-64").quantization
+    scheme = Scheme.of("int8", rules.onnx if format == "onnx" else rules.tflite)
+    x = torch.from_numpy(validation_images)
+    fake = FakeQuantized(
+        copy.deepcopy(small_net),
+        scheme,
+        lambda: (torch.from_numpy(batch) for batch in calibration.batches()),
+        x[:1],
+    )
+    fake.eval().float_layers = frozenset(LEFT)
+    with torch.no_grad():
+        wanted = fake(x).numpy()
+    runner = onnx_runner if format == "onnx" else tflite_runner
+    found = runner(path / f"slim.int8.{format}", ["logits"])(validation_images)[0]
+    assert np.abs(found - wanted).max() <= 0.05 * np.abs(wanted).max()
+    assert (found.argmax(1) == wanted.argmax(1)).mean() >= 0.97
+
+
+def test_names_and_boards_that_cant_are_refused(
+    tmp_path, small_net, calibration, validation_images
+):
+    some = (tmp_path, small_net, calibration, validation_images)
+    for format in ("onnx", "tflite"):
+        with pytest.raises(UnsupportedExportError, match="no layer 'conv9'.*block1.conv1"):
+            written(*some, formats=(format,), precisions=("int8",), float_layers=("conv9",))
+    with pytest.raises(UnsupportedExportError, match="stm32h747.*not layers left in float"):
+        board = load_board("stm32h747")
+        options = {"board": board, "formats": ("tflite",), "precisions": ("int8",)}
+        written(*some, **options, float_layers=("conv1",))
