@@ -290,6 +290,15 @@ def main_job(
             metavar="LIST",
         ),
     ] = None,
+    first_aid: Annotated[
+        str | None,
+        _option(
+            _OUTPUT,
+            "auto: bias correction, equalization and layers left in float, where they help the "
+            "quantized files; none. Default: auto.",
+            metavar="WORD",
+        ),
+    ] = None,
     raw_input: Annotated[
         bool | None,
         _option(_OUTPUT, "Files take uint8 pixels and normalise them.", "--raw-input"),

@@ -41,9 +41,18 @@ class Exports:
     raw_input: bool = False
 
     def write(
-        self, model: nn.Module, stage: str, folder: Path, precisions: Sequence[str]
+        self,
+        model: nn.Module,
+        stage: str,
+        folder: Path,
+        precisions: Sequence[str],
+        float_layers: Sequence[str] = (),
     ) -> tuple[Exported, ...]:
-        """Write a network's files into a folder."""
+        """Write a network's files into a folder.
+
+        Args:
+            float_layers: that stay float in files of integers.
+        """
         from exporters import Calibration, Normalisation, export_files
 
         images = self.task.preprocessing
@@ -61,6 +70,7 @@ class Exports:
             raw_input=Normalisation(images.mean, images.std, images.scale)
             if self.raw_input
             else None,
+            float_layers=float_layers,
         )
 
     def finish_reference(self, folder: Path, files: Sequence[Exported]) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compress_export.codebook import CodebookFigures
+    from compress_export.first_aid_figures import FirstAid
     from compress_export.precision_choice import Candidate
     from compress_export.pruning import Pruned
     from compress_export.quantization_training import QuantizationFigures
@@ -51,6 +52,7 @@ class Job:
         pruned: the slim network, None where nothing was pruned and no weights are shared.
         codebook: what sharing weights did, None where they are not shared.
         quantization: what training with rounding did, None where there was none.
+        first_aid: what was tried for the accuracy of the quantized files, None where nothing was.
         precision_choice: what --precision auto chose from.
         reference: files for comparison, unpruned or float.
         checks: budgets and targets decided so far.
@@ -69,6 +71,7 @@ class Job:
     pruned: Pruned | None = None
     codebook: CodebookFigures | None = None
     quantization: QuantizationFigures | None = None
+    first_aid: FirstAid | None = None
     precision_choice: list[Candidate] = field(default_factory=list)
     reference: list[Exported] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)

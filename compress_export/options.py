@@ -143,6 +143,7 @@ class JobOptions(BaseModel):
     stages: Annotated[tuple[Stage, ...], BeforeValidator(_split)] = STAGES
     formats: Annotated[tuple[Literal["onnx", "tflite"], ...], BeforeValidator(_split)] | None = None
     precision: Annotated[tuple[FilePrecision | Auto, ...], BeforeValidator(_split)] | None = None
+    first_aid: Literal["auto", "none"] = "auto"
     raw_input: bool = False
     calibration: CalibrationMethod | None = None
     weight_scales: Literal["per-channel", "per-tensor"] | None = None

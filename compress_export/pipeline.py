@@ -31,6 +31,7 @@ from compress_export.targets import (
 if TYPE_CHECKING:
     from torch import nn
 
+    from compress_export.first_aid import Aided
     from compress_export.pruning import Pruned, Start
     from exporters import CodebookFile, Exported
     from runtime_bench import Check
@@ -168,14 +169,23 @@ def export(job: Job) -> None:
     _export_unpruned(job)
     reference, bundle = job.folder.staged / "reference", job.folder.staged / "bundle"
     precision, stage = job.exports.precision, "baseline"
+    aided = _first_aid(job)
     with job.log.timed("export"):
+        wanted = [*job.exports.compared]
         if job.pruned is not None:
             stage = "slim"
-            precisions = _unique(["float32", precision, *job.exports.compared])
-            job.reference += job.exports.write(job.pruned.model, stage, reference, precisions)
-        else:
-            more = [name for name in job.exports.compared if name not in ("float32", precision)]
-            job.reference += job.exports.write(job.baseline, stage, reference, more)
+            wanted = ["float32", *wanted] if aided else ["float32", precision, *wanted]
+        network = job.baseline if job.pruned is None else job.pruned.model
+        if aided is not None:
+            job.reference = [
+                f for f in job.reference if (f.stage, f.precision) != (stage, precision)
+            ]
+            job.reference += job.exports.write(
+                aided.model, stage, reference, [precision], aided.float_layers
+            )
+        there = {file.precision for file in job.reference if file.stage == stage}
+        more = [name for name in _unique(wanted) if name not in there]
+        job.reference += job.exports.write(network, stage, reference, more)
         if job.options.chooses_precision:
             files = _chosen_files(job, stage, reference)
         else:
@@ -235,6 +245,7 @@ def measure(job: Job) -> dict[str, Any]:
         job.codebook,
         job.quantization,
         job.precision_choice,
+        job.first_aid,
     )
 
 
@@ -247,6 +258,24 @@ def publish(job: Job, report: dict[str, Any]) -> Result:
     statuses = [check.status for check in job.checks]
     code = verdict_code(statuses, require_measured=job.options.require_measured)
     return Result(final, report, code)
+
+
+def _first_aid(job: Job) -> Aided | None:
+    """Find out what helps the quantized files (--first-aid); draw it where layers were ranked."""
+    from compress_export.first_aid import can_aid, give_first_aid
+    from compress_export.first_aid_plot import FIRST_AID_PICTURE, draw_first_aid
+
+    if not can_aid(job):
+        return None
+    network, score = job.baseline, job.baseline_score
+    if job.pruned is not None:
+        network, score = job.pruned.model, job.pruned.validation_score
+    with job.log.timed("first aid"):
+        aided = give_first_aid(job, network, score)
+    if job.first_aid is not None and job.first_aid.mixtures:
+        metric = job.task.objective.metric_name
+        draw_first_aid(job.first_aid, metric, job.folder.staged / FIRST_AID_PICTURE)
+    return aided
 
 
 def _chosen_files(job: Job, stage: str, reference: Path) -> list[Exported]:

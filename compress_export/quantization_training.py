@@ -77,7 +77,7 @@ def train_for_files(job: Job) -> None:
     images = task.images("quantization")
     network = copy.deepcopy(before.model)
     with log.timed("quantization training"):
-        fake = FakeQuantized(network, scheme_of(job), _calibration(task), task.example())
+        fake = FakeQuantized(network, scheme_of(job), calibration_tensors(task), task.example())
         rounded = evaluate(fake, images.validation(), task.compute, task.objective)
         recipe = quantization_recipe(job.options, job.epochs, task.batch_size)
         score = tune(job, fake, "quantization", recipe)
@@ -106,7 +106,9 @@ def scheme_of(job: Job) -> Scheme:
     return Scheme.of(job.exports.precision, by_format[job.exports.formats[0]])
 
 
-def _calibration(task: Task) -> Callable[[], Iterator[Tensor]]:
+def calibration_tensors(task: Task) -> Callable[[], Iterator[Tensor]]:
+    """Return what starts the calibration samples as tensors (B, 3, H, W)."""
+
     def batches() -> Iterator[Tensor]:
         import torch
 

@@ -14,6 +14,8 @@ from boards import Board
 from compress_export.codebook import CodebookFigures
 from compress_export.errors import UsageError
 from compress_export.exporting import Exports
+from compress_export.first_aid_figures import FirstAid
+from compress_export.first_aid_plot import FIRST_AID_PICTURE
 from compress_export.options import JobOptions
 from compress_export.outputs import OutputFolder
 from compress_export.precision_choice import Candidate
@@ -51,8 +53,9 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     for name in _KEPT:
         if (out / name).is_dir():
             shutil.copytree(out / name, folder.staged / name)
-    if (out / PICTURE).is_file():
-        shutil.copy(out / PICTURE, folder.staged)
+    for picture in (PICTURE, FIRST_AID_PICTURE):
+        if (out / picture).is_file():
+            shutil.copy(out / picture, folder.staged)
     log = RunLog(folder.run, console)
     earlier = {k: v for k, v in report["timings_seconds"].items() if k not in ("load", "bench")}
     log.timings_seconds.update(earlier)
@@ -80,6 +83,8 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     job.baseline_score = report["stages"]["baseline"][key]
     if report.get("codebook"):
         job.codebook = CodebookFigures.from_json(report["codebook"])
+    if report.get("first_aid"):
+        job.first_aid = FirstAid.from_json(report["first_aid"])
     job.precision_choice = [Candidate.from_json(c) for c in report.get("precision_choice", ())]
     if report.get("quantization_training"):
         job.quantization = QuantizationFigures.from_json(report["quantization_training"])

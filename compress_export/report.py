@@ -15,6 +15,7 @@ from compress_export.table import report_markdown
 
 if TYPE_CHECKING:
     from compress_export.codebook import CodebookFigures
+    from compress_export.first_aid_figures import FirstAid
     from compress_export.options import JobOptions
     from compress_export.precision_choice import Candidate
     from compress_export.quantization_training import QuantizationFigures
@@ -59,6 +60,7 @@ def build_report(
     codebook: CodebookFigures | None = None,
     quantization: QuantizationFigures | None = None,
     precision_choice: Sequence[Candidate] = (),
+    first_aid: FirstAid | None = None,
 ) -> dict[str, Any]:
     """Return the report as plain JSON values.
 
@@ -70,6 +72,7 @@ def build_report(
         codebook: what sharing weights did, where they are shared.
         quantization: what training with rounding did, where there was any.
         precision_choice: what --precision auto chose from.
+        first_aid: what was tried for the accuracy of the quantized files, where anything was.
     """
     from runtime_bench import host_facts, overall
 
@@ -83,6 +86,7 @@ def build_report(
         "target": target,
         "limits": [entry.to_json() for entry in limits],
         "codebook": None if codebook is None else codebook.to_json(),
+        "first_aid": None if first_aid is None else first_aid.to_json(),
         "precision_choice": [candidate.to_json() for candidate in precision_choice],
         "quantization_training": None if quantization is None else quantization.to_json(),
         "environment": {

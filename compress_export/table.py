@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compress_export.codebook import CodebookFigures
+from compress_export.first_aid_figures import FirstAid
+from compress_export.first_aid_plot import FIRST_AID_PICTURE
 from compress_export.precision_choice import Candidate
 from compress_export.precision_plot import PICTURE
 from compress_export.quantization_training import QuantizationFigures
@@ -225,6 +227,8 @@ def print_report(report: Report, console: "Console") -> None:
         console.print(line, highlight=False, soft_wrap=True)
     if trained := _quantization_line(report):
         console.print(f"[dim]quantized [/] {escape(trained)}", highlight=False, soft_wrap=True)
+    for text in _first_aid_lines(report):
+        console.print(f"[dim]first aid [/] {escape(text)}", highlight=False, soft_wrap=True)
     for text in _choice_lines(report):
         console.print(f"[dim]precision [/] {escape(text)}", highlight=False, soft_wrap=True)
     for text in _codebook_lines(report):
@@ -291,6 +295,7 @@ def report_markdown(report: Report) -> str:
         lines += [*(f"- {Reached.from_json(entry).line}" for entry in limits), ""]
     if trained := _quantization_line(report):
         lines += ["## Quantization-aware training", "", f"- {trained}", ""]
+    lines += _first_aid_section(report)
     if choice := _choice_lines(report):
         lines += ["## Precision", "", *(f"- {line}" for line in choice), ""]
         lines += [f"![accuracy, latency and size of all candidates]({PICTURE})", ""]
@@ -319,6 +324,26 @@ def _profile_lines(report: Report) -> list[str]:
 def _quantization_line(report: Report) -> str:
     entry = report.get("quantization_training")
     return QuantizationFigures.from_json(entry).line if entry else ""
+
+
+def _first_aid_lines(report: Report) -> list[str]:
+    entry = report.get("first_aid")
+    return FirstAid.from_json(entry).lines if entry else []
+
+
+def _first_aid_section(report: Report) -> list[str]:
+    """What was tried; the sets of layers left in float as a table and a picture."""
+    if not (said := _first_aid_lines(report)):
+        return []
+    lines = ["## First aid", "", *(f"- {line}" for line in said), ""]
+    if not (tried := FirstAid.from_json(report["first_aid"]).mixtures):
+        return lines
+    lines += ["| layers in float | more bytes | validation | |", "|---|---:|---:|---|"]
+    for mixture in sorted(tried, key=lambda mixture: mixture.extra_bytes):
+        names = _md(", ".join(mixture.layers)) or "none"
+        score, kept = f"{100 * mixture.validation_score:.2f} %", "kept" if mixture.kept else ""
+        lines.append(f"| {names} | {mixture.extra_bytes} | {score} | {kept} |")
+    return [*lines, "", f"![layers in float, accuracy and bytes]({FIRST_AID_PICTURE})", ""]
 
 
 def _choice_lines(report: Report) -> list[str]:

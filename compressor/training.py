@@ -189,6 +189,22 @@ def evaluate(
     return total / max(count, 1)
 
 
+def evaluate_with_loss(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    compute: Compute,
+    objective: Objective = CLASSIFICATION,
+) -> tuple[float, float]:
+    """Return the mean score like `evaluate`, and the mean loss on the labels alone."""
+    score, loss, count = 0.0, 0.0, 0
+    for outputs, labels in _answers(model, batches, compute):
+        labels = labels.to(compute.device)
+        score += float(objective.scores(outputs, labels).double().sum())
+        loss += float(objective.losses(outputs, labels).double().sum())
+        count += len(labels)
+    return score / max(count, 1), loss / max(count, 1)
+
+
 def predictions(
     model: nn.Module, batches: Iterable[Batch], compute: Compute
 ) -> Iterable[tuple[Tensor, Tensor]]:

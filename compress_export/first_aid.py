@@ -1,0 +1,168 @@
+"""Less accuracy lost to rounding, without training: what helps is found out and kept.
+
+Everything is measured on the validation images through the fake-quantized network, which answers
+as the files will. The network itself stays as it was; a copy goes into the quantized files.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from compress_export.first_aid_figures import FirstAid, LayerCost, Mixture, Remedy
+from compress_export.quantization_training import calibration_tensors, scheme_of
+from compress_export.targets import DEFAULT_MAX_DROP
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from compress_export.job import Job
+    from compressor.quantization.fake import FakeQuantized
+    from compressor.quantization.sensitivity import Judged
+
+
+@dataclass(frozen=True)
+class Aided:
+    """A network for the quantized files.
+
+    Attributes:
+        model: in float, of the same class as the one it was made from.
+        float_layers: that its files leave in float.
+    """
+
+    model: nn.Module
+    float_layers: tuple[str, ...]
+
+
+def can_aid(job: Job) -> bool:
+    """Whether the job's files round something that first aid may change.
+
+    Shared weights are left alone: equal weights would part.
+    """
+    rounds = job.exports.precision not in ("float32", "float16")
+    return job.options.first_aid == "auto" and rounds and job.codebook is None
+
+
+def give_first_aid(job: Job, network: nn.Module, float_score: float) -> Aided | None:
+    """Try bias correction, equalization and layers in float; `job.first_aid` says what helped.
+
+    Args:
+        network: that the files are made of; it is not changed.
+        float_score: its validation score.
+
+    Returns:
+        What the quantized files are to be made of; None where nothing helped.
+    """
+    from compressor.errors import InputError
+
+    scheme = scheme_of(job)
+    try:
+        fake = _rounded(job, network)
+        plain = judged = _judge(job, fake)
+    except InputError:
+        raise
+    except Exception as error:  # the network's own code, under a mode that it may not bear
+        job.warnings.append(f"no first aid: the network can't be rounded in torch: {error}")
+        return None
+    remedies: list[Remedy] = []
+    if not (scheme.per_channel_convolutions and scheme.per_channel_linear):
+        other = _equalized(job, fake.network)
+        if other is not None:
+            found = _judge(job, other)
+            remedies.append(_remedy("equalization", found, judged))
+            fake, judged = (other, found) if remedies[-1].kept else (fake, judged)
+    other = _corrected(job, fake.network)
+    found = _judge(job, other)
+    remedies.append(_remedy("bias correction", found, judged))
+    fake, judged = (other, found) if remedies[-1].kept else (fake, judged)
+    budget = job.board.budgets.limits().get("accuracy_drop_points", DEFAULT_MAX_DROP)
+    figures = FirstAid(
+        job.exports.precision,
+        job.exports.formats[0],
+        float_score,
+        plain.score,
+        plain.loss,
+        job.baseline_score - budget / 100,
+        tuple(remedies),
+    )
+    if judged.score < figures.wanted_score:
+        figures = _with_layers_in_float(job, fake, figures)
+    job.first_aid = figures
+    for line in figures.lines:
+        job.log.say(f"first aid: {line}")
+    if not (figures.float_layers or any(remedy.kept for remedy in remedies)):
+        return None
+    return Aided(fake.network.cpu(), figures.float_layers)
+
+
+def _with_layers_in_float(job: Job, fake: FakeQuantized, figures: FirstAid) -> FirstAid:
+    """Measure what rounding each layer costs and find the cheapest ones to leave in float."""
+    from compressor.quantization.sensitivity import cheapest_within, sensitivities
+
+    if (reason := _why_no_mixture(job, fake.network)) is not None:
+        return replace(figures, note=f"no layers left in float: {reason}")
+    job.log.say(f"first aid: measuring {len(fake.layers)} layers")
+    ranking = sensitivities(fake, lambda model: _judge(job, model))
+    search = cheapest_within(fake, lambda model: _judge(job, model), ranking, figures.wanted_score)
+    chosen = search.chosen
+    return replace(
+        figures,
+        layers=tuple(LayerCost(s.layer, s.alone, s.left, s.extra_bytes) for s in ranking),
+        mixtures=tuple(
+            Mixture(m.layers, m.extra_bytes, m.judged.score, m is chosen) for m in search.tried
+        ),
+        note=""
+        if chosen is not None
+        else "no layers left in float: not even all of them would bring the drop inside the budget",
+    )
+
+
+def _why_no_mixture(job: Job, network: nn.Module) -> str | None:
+    from exporters.merge import METHODS
+    from exporters.support import why_not_float_layers
+
+    merged = any(hasattr(module, name) for module in network.modules() for name in METHODS)
+    if merged:
+        return "the network merges branches, its files have other layers"
+    return why_not_float_layers(job.board)
+
+
+def _rounded(job: Job, network: nn.Module) -> FakeQuantized:
+    """A copy that answers as the job's files will."""
+    from compressor.quantization.fake import FakeQuantized
+
+    clone = copy.deepcopy(network).cpu()
+    return FakeQuantized(clone, scheme_of(job), calibration_tensors(job.task), job.task.example())
+
+
+def _equalized(job: Job, network: nn.Module) -> FakeQuantized | None:
+    """The same with equalized channels; None where no layers can share them."""
+    from compressor.quantization.equalization import equalize
+
+    clone = copy.deepcopy(network).cpu()
+    return _rounded(job, clone) if equalize(clone, job.task.example()) else None
+
+
+def _corrected(job: Job, network: nn.Module) -> FakeQuantized:
+    """The same with corrected biases."""
+    from compressor.quantization.bias_correction import correct_biases
+
+    fake = _rounded(job, network)
+    correct_biases(fake, calibration_tensors(job.task))
+    return fake
+
+
+def _judge(job: Job, model: nn.Module) -> Judged:
+    from compressor.quantization.sensitivity import Judged
+    from compressor.training import evaluate_with_loss
+
+    task = job.task
+    images = task.images("first aid").validation()
+    return Judged(*evaluate_with_loss(model, images, task.compute, task.objective))
+
+
+def _remedy(name: str, found: Judged, before: Judged) -> Remedy:
+    """A remedy is kept for a better score, or for a lower loss at the same score."""
+    kept = (found.score, -found.loss) > (before.score, -before.loss)
+    return Remedy(name, found.score, found.loss, kept)

@@ -1,0 +1,120 @@
+"""--first-aid: jobs whose networks lose accuracy by rounding, and what their reports say."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from tiny_jobs import NETWORK, QUICK, Ended, run_here
+
+from compress_export.errors import UsageError
+from compress_export.job_file import resolve_options
+
+ROOT = Path(__file__).parents[2]
+_WEIGHTS_ALONE = "--board x86-64 --formats tflite --stages quantize,bench"
+
+
+@pytest.fixture(scope="module")
+def badly_scaled(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
+    """The same network, but for channels between layers of very unequal size."""
+    state = torch.load(trained, weights_only=True)
+    for block in ("blocks.0", "blocks.1"):
+        width = len(state[f"{block}.bn1.weight"])
+        factors = 10 ** torch.linspace(-1.5, 1.5, width)
+        for name in ("weight", "bias"):
+            state[f"{block}.bn1.{name}"] *= factors
+        state[f"{block}.conv2.weight"] /= factors.reshape(1, -1, 1, 1)
+    path = tmp_path_factory.mktemp("weights") / "badly_scaled.pt"
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def equalized(tmp_path_factory: pytest.TempPathFactory, badly_scaled: Path) -> Ended:
+    """Weights of one scale, ONNX alone. Tests only read it."""
+    out = tmp_path_factory.mktemp("equalized") / "out"
+    words = "--board x86-64 --formats onnx --stages quantize,bench --weight-scales per-tensor"
+    return run_here(out, *NETWORK, *QUICK, "--weights", badly_scaled, *words.split())
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Ended:
+    """Weights of 2 bits, which lose more than the budget allows. Tests only read it."""
+    out = tmp_path_factory.mktemp("mixed") / "out"
+    words = f"{_WEIGHTS_ALONE} --precision int2-weights --max-drop 3"
+    return run_here(out, *NETWORK, *QUICK, "--weights", trained, *words.split())
+
+
+def float_layers(ended: Ended) -> list[str]:
+    """Those of the file in the bundle, as it was read back."""
+    (file,) = json.loads((ended.out / "bundle" / "manifest.json").read_text())["files"]
+    return list(file["float_layers"])
+
+
+def test_equalization_saves_a_network_of_unequal_channels(equalized: Ended) -> None:
+    assert equalized.complained == ""
+    found = equalized.report["first_aid"]
+    first = found["remedies"][0]
+    assert (first["name"], first["kept"]) == ("equalization", True)
+    assert found["validation_score_rounded"] < found["validation_score_float"] - 0.05
+    assert first["validation_score"] > found["validation_score_float"] - 0.02
+    (file,) = [a for a in equalized.report["artifacts"] if a["path"].startswith("bundle/")]
+    assert file["top1"] > equalized.report["stages"]["baseline"]["top1"] - 0.03
+    assert float_layers(equalized) == []
+
+
+def test_layers_come_into_float_until_the_budget_is_kept(mixed: Ended) -> None:
+    assert mixed.complained == ""
+    found = mixed.report["first_aid"]
+    (kept,) = [m for m in found["mixtures"] if m["kept"]]
+    assert found["validation_score_rounded"] < found["wanted_score"] <= kept["validation_score"]
+    assert 0 < len(kept["layers"]) < len(found["layers"])
+    assert kept["extra_bytes"] < found["mixtures"][1]["extra_bytes"]  # all layers
+    (file,) = [a for a in mixed.report["artifacts"] if a["path"].startswith("bundle/")]
+    assert sorted(float_layers(mixed)) == sorted(kept["layers"])
+    assert file["top1"] > kept["validation_score"] - 0.06
+
+
+def test_the_report_and_its_page_know_the_same_keys(mixed: Ended) -> None:
+    page = (ROOT / "docs" / "report.md").read_text(encoding="utf-8")
+    pattern = r"^## first_aid\n(.*?)^## "
+    (section,) = re.findall(pattern, page, flags=re.MULTILINE | re.DOTALL)
+    documented = set(re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?`) \|", section, re.M))))
+    found = mixed.report["first_aid"]
+    inner = [found[name][0] for name in ("remedies", "layers", "mixtures")]
+    assert documented == set(found).union(*inner)
+
+
+def test_the_trade_off_is_shown(mixed: Ended) -> None:
+    with Image.open(mixed.out / "first_aid.png") as picture:
+        assert picture.width > 600
+    text = (mixed.out / "report.md").read_text()
+    assert "](first_aid.png)" in text
+    assert text.count("| kept |") == 1
+    for said in (mixed.said, text):
+        assert "layers stay float" in said
+
+
+def test_measuring_again_keeps_what_is_known(mixed: Ended) -> None:
+    before = mixed.report["first_aid"]
+    words = "--board x86-64 --stages bench --latency-runs 5"
+    again = run_here(mixed.out, *words.split())
+    assert again.code in (0, 1), again.complained
+    assert again.report["first_aid"] == before
+    assert (mixed.out / "first_aid.png").is_file()
+
+
+def test_none_leaves_the_files_as_they_are(tmp_path: Path, badly_scaled: Path) -> None:
+    words = (
+        "--board x86-64 --formats onnx --stages quantize --weight-scales per-tensor "
+        "--first-aid none"
+    )
+    ended = run_here(tmp_path / "out", *NETWORK, *QUICK, "--weights", badly_scaled, *words.split())
+    assert ended.code in (0, 1), ended.complained
+    assert ended.report["first_aid"] is None
+    with pytest.raises(UsageError, match="first-aid"):
+        resolve_options({"board": "x86-64", "first_aid": "some"})
