@@ -180,7 +180,7 @@ def prune(candidate: Candidate, baseline: Task, setting: Setting) -> tuple[float
         slimmed, _ = compare.prune_and_recover(
             candidate.pruning, VARIANTS[METHOD], task, setting, graph, limits
         )
-        save_model(slimmed.cpu(), candidate.network, 10, folder)
+        save_model(slimmed.cpu(), task.architecture, len(task.data.classes), folder)
         compare.drop_checkpoints(candidate.pruning, setting)
     return budget_bytes, folder
 

@@ -1,6 +1,6 @@
 """Train the MobileNetV2 that precisions are measured with.
 
-    python -m benchmarks.quantization.train_mobilenet --data CIFAR --work WORK --epochs 60
+    python -m benchmarks.quantization.train_mobilenet --data CIFAR --work WORK --epochs 30
 
 From scratch by the product's training, with checkpoints: an interrupted one goes on from its last
 epoch. The network is saved to WORK/baselines/mobilenet_v2 and measured on the test images once; its
@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.quantization.train_mobilenet",
         description=(__doc__ or "").splitlines()[0],
     )
-    parser.add_argument("--epochs", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--rate", type=float, default=0.1, help="highest learning rate")
     add_arguments(parser)
     return parser

@@ -17,6 +17,7 @@ from benchmarks.pruning.setting import NETWORKS, Network
 from benchmarks.quantization import bits, joint, modes
 from benchmarks.quantization.mobilenet import mobilenet_v2
 from benchmarks.quantization.peers import NAMES, Peer, described, peers
+from benchmarks.quantization.setting import saved_options
 from compressor.saved import save_model
 
 
@@ -155,6 +156,24 @@ def test_pruning_counts_the_bytes_of_the_precision(
     same = {row["parameters"] for row in rows if row["assumed"] == "int8"}
     assert len(same) == 1
     assert len(call(monkeypatch, joint, f"{words} --epochs 1", tmp_path)) == 5
+
+
+def test_images_look_as_in_the_training_of_the_folders_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Network(None, 1, 0.1, mean=(0.1, 0.2, 0.3), std=(1.0, 1.0, 1.0))
+    monkeypatch.setitem(NETWORKS, "resnet20-other", other)  # type: ignore[index]
+    means = {}
+    for name in ("resnet20", "resnet20-other-decore-macs0.5", "resnet20-decore-macs0.5", "mine"):
+        folder = tmp_path / name
+        folder.mkdir()
+        description = {
+            "schema_version": 1, "architecture": "resnet20", "num_classes": 10, "edits": {},
+        }  # fmt: skip
+        (folder / "model.json").write_text(json.dumps(description))
+        means[name] = saved_options(folder, "digits", "cpu").mean
+    assert means.pop("resnet20-other-decore-macs0.5") == other.mean
+    assert set(means.values()) == {NETWORKS["resnet20"].mean}
 
 
 def test_the_mobilenet_is_torchvisions_but_for_two_strides() -> None:
