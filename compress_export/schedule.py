@@ -20,6 +20,9 @@ _CODEBOOK_RATE = 0.01
 _QUANTIZATION_RATE = 0.01
 """For weights that are trained and only have to settle on a grid."""
 
+_QUANTIZATION_GRADIENT = 1.0
+"""ResNet-20 in 4 bits starts with gradients of length 23 and diverges within three steps."""
+
 _BASELINE_WARMUP, _PRUNING_WARMUP = 0.2, 0.1
 _DISTILLATION = 0.5
 _ATTENTION = 1000.0
@@ -103,8 +106,13 @@ def codebook_recipe(options: JobOptions, epochs: Epochs, batch_size: int) -> Rec
 
 
 def quantization_recipe(options: JobOptions, epochs: Epochs, batch_size: int) -> Recipe:
-    """Rounded weights learn from the float teacher at a rate that falls from the start."""
-    return _touching_up(options, epochs.quantization, _QUANTIZATION_RATE, batch_size)
+    """Rounded weights learn from the float teacher at a rate that falls from the start.
+
+    Gradients are cut: norms are folded and no longer hold back what a step does to the layers
+    behind, and with few bits the first gradients are tens to thousands long.
+    """
+    recipe = _touching_up(options, epochs.quantization, _QUANTIZATION_RATE, batch_size)
+    return replace(recipe, gradient_norm=_QUANTIZATION_GRADIENT)
 
 
 def _touching_up(options: JobOptions, epochs: int, rate: float, batch_size: int) -> Recipe:

@@ -31,6 +31,7 @@ class Recipe:
         temperature: of the softened answers in distillation.
         attention: weight of attention transfer (`losses.attention_losses`), beta of its paper; 0
             leaves the teacher's feature maps alone.
+        gradient_norm: a gradient that is longer, over all parameters, is cut to this length.
     """
 
     epochs: int
@@ -44,6 +45,7 @@ class Recipe:
     temperature: float = 4.0
     regularizer: Regularizer = "l2"
     attention: float = 0.0
+    gradient_norm: float | None = None
 
     def rate(self, progress: float) -> float:
         """Return the learning rate at a share of all steps: linear up, cosine down to zero."""

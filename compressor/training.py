@@ -171,6 +171,8 @@ class _Trainer:
             loss = loss + self.recipe.attention * self.features.losses().mean()
         self.optimizer.zero_grad()
         loss.backward()
+        if self.recipe.gradient_norm is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.gradient_norm)
         self.optimizer.step()
         return float(loss.detach())
 

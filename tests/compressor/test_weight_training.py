@@ -68,6 +68,19 @@ def test_teacher_alone_has_no_loss_where_both_agree() -> None:
     assert losses.tolist() == pytest.approx([0.0] * 4, abs=1e-5)
 
 
+@pytest.mark.parametrize("longest", [0.01, None])
+def test_a_cut_gradient_bounds_the_way_of_the_weights(longest: float | None) -> None:
+    images, net = ToyImages(), tiny()
+    start = [p.detach().clone() for p in net.parameters()]
+    recipe = Recipe(1, 0.1, weight_decay=0.0, momentum=0.0, warmup_share=0.0, gradient_norm=longest)
+    fit(net, images, recipe, CPU, stage="cut", checkpoint=Checkpoint(None), observer=Notes())
+    moved = [p.detach() - old for p, old in zip(net.parameters(), start, strict=True)]
+    way = float(torch.stack([change.norm() for change in moved]).norm())
+    rates = [recipe.rate(s / images.steps_per_epoch) for s in range(images.steps_per_epoch)]
+    bound = 0.01 * sum(rates)
+    assert 0 < way <= bound * 1.001 if longest else way > bound
+
+
 def test_rate_is_one_cycle() -> None:
     recipe = Recipe(epochs=10, learning_rate=0.4, warmup_share=0.25)
     assert recipe.rate(0.0) == pytest.approx(0.04)
