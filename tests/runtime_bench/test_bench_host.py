@@ -85,7 +85,6 @@ def test_status_sizes_are_kibibytes() -> None:
     assert parse_status(text) == {"VmHWM": 2132 * 1024, "VmRSS": 1000 * 1024}
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 _ALLOCATION = """
 import resource
 import numpy as np
@@ -100,6 +99,7 @@ assert peak <= 1.01 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
 """
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_rss_follows_an_allocation() -> None:
     """In a process of its own: a large one may have the memory already."""
     command = [sys.executable, "-c", _ALLOCATION]
