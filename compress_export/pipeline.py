@@ -187,7 +187,7 @@ def export(job: Job) -> None:
         more = [name for name in _unique(wanted) if name not in there]
         job.reference += job.exports.write(network, stage, reference, more)
         if job.options.chooses_precision:
-            files = _chosen_files(job, stage, reference)
+            files = _chosen_files(job, network, stage, reference)
         else:
             files = [f for f in job.reference if (f.stage, f.precision) == (stage, precision)]
         job.reference = [file for file in job.reference if file not in files]
@@ -278,12 +278,11 @@ def _first_aid(job: Job) -> Aided | None:
     return aided
 
 
-def _chosen_files(job: Job, stage: str, reference: Path) -> list[Exported]:
+def _chosen_files(job: Job, network: nn.Module, stage: str, reference: Path) -> list[Exported]:
     """Make every precision that the board can have, and return the files that measure best."""
     from compress_export.precision_choice import choose_files, write_candidates
     from compress_export.precision_plot import PICTURE, draw_choice
 
-    network = job.baseline if job.pruned is None else job.pruned.model
     write_candidates(job, network, stage, reference)
     job.exports.finish_reference(reference, job.reference)
     files = choose_files(job, stage, reference)
