@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporters.artifacts import Inspection, TensorSpec
-from exporters.liveness import Step, peak_bytes
+from exporters.liveness import Schedule, Step
 from exporters.onnx_qdq import Graph
 from exporters.quiet import quiet_step
 
@@ -42,7 +42,7 @@ def inspect_onnx(path: Path, *, count_fused: bool = True, int8_on_arm: bool = Fa
         output=_spec(model.graph.output[0], layout=None),
         more_outputs=tuple(_spec(output, layout=None) for output in model.graph.output[1:]),
         weight_bytes=_weight_bytes(model),
-        activation_bytes=_activation_bytes(model),
+        activation_bytes=max(_schedule(model).live_bytes()),
         float_layers=_float_layers(model),
         float_weights=_float_weights(model),
         convs=counts["Conv"] + counts["ConvInteger"],
@@ -111,8 +111,15 @@ def _float_weights(model: onnx.ModelProto) -> tuple[str, ...]:
     )
 
 
-def _activation_bytes(model: onnx.ModelProto) -> int:
-    """Liveness at batch 1, over the buffers that a fusing runtime needs.
+def onnx_schedule(path: Path) -> Schedule:
+    """Return what liveness counts in a file."""
+    import onnx
+
+    return _schedule(onnx.load(str(path)))
+
+
+def _schedule(model: onnx.ModelProto) -> Schedule:
+    """What liveness counts at batch 1: the buffers that a fusing runtime needs.
 
     Between Q/DQ pairs the quantized tensor is what exists: a DequantizeLinear's result is its
     input, and a tensor that only a QuantizeLinear reads is that node's result. Views share their
@@ -127,10 +134,11 @@ def _activation_bytes(model: onnx.ModelProto) -> int:
             Step(
                 tuple({home.get(i, i) for i in node.input if i in sizes}),
                 tuple({home.get(o, o) for o in node.output if o in sizes}),
+                node.op_type,
             )
         )
-    outputs = [home.get(output.name, output.name) for output in model.graph.output]
-    return peak_bytes(steps, sizes, [model.graph.input[0].name], outputs)
+    outputs = tuple(home.get(output.name, output.name) for output in model.graph.output)
+    return Schedule(tuple(steps), sizes, (model.graph.input[0].name,), outputs)
 
 
 def _homes(graph: Graph, sizes: dict[str, int]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from exporters.artifacts import Inspection, TensorSpec
-from exporters.liveness import Step, peak_bytes
+from exporters.liveness import Schedule, Step
 
 WEIGHTED = (
     "CONV_2D",
@@ -87,7 +87,7 @@ def inspect_tflite(path: Path, outputs: Sequence[str] = ()) -> Inspection:
         output=specs[0],
         more_outputs=tuple(specs[1:]),
         weight_bytes=_weight_bytes(graph),
-        activation_bytes=_activation_bytes(graph),
+        activation_bytes=max(_schedule(graph).live_bytes()),
         float_layers=tuple(
             graph.tensors[int(op.inputs[1])].name.decode().partition(":")[0]
             for op in graph.operators
@@ -142,8 +142,13 @@ def _weight_bytes(graph: TfliteGraph) -> dict[str, int]:
     return sizes
 
 
-def _activation_bytes(graph: TfliteGraph) -> int:
-    """Liveness at batch 1. A reshape is a view of its input, as in the runtime."""
+def tflite_schedule(path: Path) -> Schedule:
+    """Return what liveness counts in a file."""
+    return _schedule(TfliteGraph(path))
+
+
+def _schedule(graph: TfliteGraph) -> Schedule:
+    """What liveness counts at batch 1. A reshape is a view of its input, as in the runtime."""
     home: dict[int, int] = {}
     constants = {-1} | {i for i in range(len(graph.tensors)) if graph.is_constant(i)}
     steps = []
@@ -159,14 +164,15 @@ def _activation_bytes(graph: TfliteGraph) -> int:
             Step(
                 tuple(str(home.get(i, i)) for i in inputs),
                 tuple(str(home.get(i, i)) for i in outputs),
+                graph.op_name(operator),
             )
         )
     sizes = {str(i): graph.size_bytes(i) for i in range(len(graph.tensors))}
-    return peak_bytes(
-        steps,
+    return Schedule(
+        tuple(steps),
         sizes,
-        [str(i) for i in graph.subgraph.inputs],
-        [str(home.get(int(i), int(i))) for i in graph.subgraph.outputs],
+        tuple(str(i) for i in graph.subgraph.inputs),
+        tuple(str(home.get(int(i), int(i))) for i in graph.subgraph.outputs),
     )
 
 

@@ -6,25 +6,26 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.inspect_onnx import inspect_onnx
-from exporters.inspect_tflite import layer_name
-from exporters.liveness import Step, peak_bytes
+from exporters.inspect_onnx import inspect_onnx, onnx_schedule
+from exporters.inspect_tflite import layer_name, tflite_schedule
+from exporters.liveness import Step, live_bytes
 
 
 def test_a_residual_keeps_its_input_alive():
     # x(10) -> a(100) -> b(20); c(30) = b + a: at the last step a + b + c live.
     steps = [Step(("x",), ("a",)), Step(("a",), ("b",)), Step(("a", "b"), ("c",))]
     sizes = {"x": 10, "a": 100, "b": 20, "c": 30}
-    assert peak_bytes(steps, sizes, ["x"], ["c"]) == 150
+    assert live_bytes(steps, sizes, ["x"], ["c"]) == [110, 120, 150]
 
 
 def test_a_chain_needs_two_neighbours():
     steps = [Step(("x",), ("a",)), Step(("a",), ("b",)), Step(("b",), ("c",))]
-    assert peak_bytes(steps, {"x": 5, "a": 7, "b": 11, "c": 2}, ["x"], ["c"]) == 18
+    sizes = {"x": 5, "a": 7, "b": 11, "c": 2}
+    assert live_bytes(steps, sizes, ["x"], ["c"]) == [12, 18, 13]
 
 
 def test_no_operators_need_the_input():
-    assert peak_bytes([], {"x": 5}, ["x"], ["x"]) == 5
+    assert live_bytes([], {"x": 5}, ["x"], ["x"]) == [5]
 
 
 def saved(tmp_path, nodes, constants):
@@ -49,8 +50,11 @@ def test_float_onnx_counted_by_hand(tmp_path):
         helper.make_node("Conv", ["r", "w2"], ["logits"], name="two"),  # [n, 4, 8, 8]
     ]
     constants = {"w1": np.ones((5, 3, 1, 1), np.float32), "w2": np.ones((4, 5, 1, 1), np.float32)}
-    found = inspect_onnx(saved(tmp_path, nodes, constants))
+    path = saved(tmp_path, nodes, constants)
+    found, schedule = inspect_onnx(path), onnx_schedule(path)
     assert found.activation_bytes == 64 * 4 * (5 + 4)
+    assert [step.name for step in schedule.steps] == ["Conv", "Relu", "Conv"]
+    assert schedule.live_bytes() == [64 * 4 * (3 + 5), 64 * 4 * 5, 64 * 4 * (5 + 4)]
     assert found.weight_bytes == {"float32": 4 * (15 + 20)}
     assert found.float_layers == ("one", "two")
     assert (found.convs, found.fused_integer_convs) == (2, 0)
@@ -82,6 +86,8 @@ def test_tflite_and_onnx_tell_the_same_memory(pc_folder):
     plane = 16 * 16
     assert sizes["slim.float32.tflite"] == 3 * 8 * plane * 4
     assert sizes["slim.int8.tflite"] == 3 * 8 * plane
+    curve = tflite_schedule(pc_folder.path / "slim.int8.tflite").live_bytes()
+    assert max(curve) == sizes["slim.int8.tflite"]
     assert sizes["slim.int8.onnx"] <= sizes["slim.float32.onnx"] / 2
 
 
