@@ -20,8 +20,10 @@ from runtime_bench.measurement import Measurement
 from runtime_bench.samples import Samples, open_samples
 from runtime_bench.small_files import time_side_by_side, time_small_files
 from runtime_bench.verdict import (
+    MACHINE_BOUND,
     Check,
     exit_code,
+    judge,
     overall,
     slower_int8,
     verdict,
@@ -31,6 +33,7 @@ from runtime_bench.verdict import (
 from runtime_bench.verify import verify_files
 
 __all__ = [
+    "MACHINE_BOUND",
     "BenchError",
     "BoardRef",
     "Burst",
@@ -48,6 +51,7 @@ __all__ = [
     "host_facts",
     "host_matches",
     "is_board",
+    "judge",
     "measure_folder",
     "measure_folders",
     "open_samples",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,8 +22,8 @@ _UNITS = {
     "accuracy_drop_points": "points",
 }
 INTEGER_ARITHMETIC = ("int8", "int8-dynamic", "int8-int16")
-# These depend on the machine; the others are the same wherever they are taken.
-_MACHINE_BOUND = ("peak_rss_mib", "latency_p90_ms")
+MACHINE_BOUND = ("peak_rss_mib", "latency_p90_ms")
+"""Budgets whose value depends on the machine; the others are the same wherever they are taken."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,49 @@ def verdict(
         baseline_top1: the baseline's float top-1 on the same samples, a fraction of 1; where the
             measurements have a score of the user's metric, that score.
     """
-    files = bundle.files
-    limits = [(name, bundle.budgets[name]) for name in BUDGETS if name in bundle.budgets]
-    if not files:
+    limits = _in_order(bundle.budgets)
+    if not bundle.files:
         note = "the bundle holds no file"
         return tuple(Check("", n, None, lim, _UNITS[n], UNVERIFIED, note) for n, lim in limits)
+    wants = " ".join((bundle.board.arch, *bundle.board.isa))
+    board = f"{bundle.board.id} ({wants})"
     return tuple(
-        _check(file, _find(measurements, file), bundle, name, limit, baseline_top1)
-        for file in files
-        for name, limit in limits
+        check
+        for file in bundle.files
+        for check in _checks(
+            file.name, _find(measurements, file), bundle.budgets, board, baseline_top1
+        )
+    )
+
+
+def judge(
+    item: Measurement, budgets: Mapping[str, float], *, board: str, baseline_top1: float | None
+) -> tuple[Check, ...]:
+    """Check the budgets of any board on one measured file.
+
+    Args:
+        item: says itself whether it was measured on the board or a host that matches it.
+        budgets: by the names in BUDGETS.
+        board: as people know it, for notes.
+        baseline_top1: as for `verdict`.
+    """
+    return _checks(item.name, item, budgets, board, baseline_top1)
+
+
+def _in_order(budgets: Mapping[str, float]) -> list[tuple[str, float]]:
+    return [(name, budgets[name]) for name in BUDGETS if name in budgets]
+
+
+def _checks(
+    name: str,
+    item: Measurement | None,
+    budgets: Mapping[str, float],
+    board: str,
+    baseline_top1: float | None,
+) -> tuple[Check, ...]:
+    return tuple(
+        _check(name, item, board, budget, limit, baseline_top1)
+        for budget, limit in _in_order(budgets)
     )
 
 
@@ -86,15 +120,15 @@ def _find(measurements: Sequence[Measurement], file: ModelFile) -> Measurement |
 
 
 def _check(
-    file: ModelFile,
+    name: str,
     item: Measurement | None,
-    bundle: Manifest,
+    board: str,
     budget: str,
     limit: float,
     baseline_top1: float | None,
 ) -> Check:
     def check(value: float | None, status: str, note: str) -> Check:
-        return Check(file.name, budget, value, limit, _UNITS[budget], status, note)
+        return Check(name, budget, value, limit, _UNITS[budget], status, note)
 
     if item is None:
         return check(None, UNVERIFIED, "this file was not measured")
@@ -102,19 +136,14 @@ def _check(
     if value is None:
         return check(None, UNVERIFIED, item.note or missing)
     note = "liveness lower bound" if budget == "activation_memory_mib" else ""
-    if budget in _MACHINE_BOUND:
+    if budget in MACHINE_BOUND:
         if item.measured_on != "board" and not item.host_matches_board:
-            return check(value, UNVERIFIED, _foreign(bundle))
+            foreign = f"measured on a host unlike {board}; measure on the board"
+            return check(value, UNVERIFIED, foreign)
         if item.measured_on != "board":
             note = "measured on a host with the board's architecture and isa"
     # "not <=" rather than ">": a NaN must not pass.
     return check(value, PASS if value <= limit else FAIL, note)
-
-
-def _foreign(bundle: Manifest) -> str:
-    board = bundle.board
-    wants = " ".join((board.arch, *board.isa))
-    return f"measured on a host unlike {board.id} ({wants}); measure on the board"
 
 
 def _value(item: Measurement, budget: str, baseline_top1: float | None) -> tuple[float | None, str]:
