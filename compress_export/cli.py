@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from boards.parts import CALIBRATION_METHODS, FILE_PRECISIONS
+from compress_export.commands.deploy import deploy
 from compress_export.run_action import run_action
 from compressor.methods.catalogue import CATALOGUE
 
@@ -377,6 +378,9 @@ def main_job(
         return None
     given = {name: value for name, value in context.params.items() if name != "version"}
     return lambda: _compress(given)
+
+
+app.command("deploy")(deploy)
 
 
 def _compress(given: dict[str, Any]) -> int:

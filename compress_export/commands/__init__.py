@@ -1,0 +1,1 @@
+"""Subcommands: one typer function each, which returns the action that `cli.main` runs."""

@@ -1,0 +1,117 @@
+"""What is done on one device: deploy, go back, measure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from compress_export.deploy.destination import Destination
+from compress_export.deploy.device import Conversation, Ssh
+from compress_export.deploy.errors import DeviceError
+from compress_export.deploy.payload import Payload
+
+_BENCH_VERDICTS = (0, 1, 4)
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """What a device has now.
+
+    Attributes:
+        version: name of its folder.
+        sent_bytes: 0 where the device had it already.
+        note: what the user should know besides, or "".
+    """
+
+    version: str
+    sent_bytes: int
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class BenchRequest:
+    """How to measure on the device.
+
+    Attributes:
+        python: name or path there.
+        board: id of the board, which makes the figures say `measured_on: board`.
+        arguments: of bench.pyz.
+    """
+
+    python: str
+    board: str
+    arguments: tuple[str, ...] = ()
+
+
+def deploy(
+    ssh: Ssh, destination: Destination, payload: Payload, sent: Callable[[int], None]
+) -> Deployed:
+    """Send a bundle, let the device check it and switch to it.
+
+    Args:
+        sent: is told how many bytes went, chunk by chunk.
+
+    Raises:
+        DeviceError: it didn't work; the device has its old version.
+    """
+    name, note = payload.version_name(), ""
+    with Conversation(ssh, destination, "deploy", name) as device:
+        word, rest = device.answer()
+        if word == "altered":
+            note = f"the version there had been altered ({rest}) and was replaced"
+            word, rest = device.answer()
+        if word == "same":
+            return Deployed(rest, 0, "the device has this version already")
+        device.send(payload.tar_chunks(), sent)
+        device.close_input()
+        _, version = device.answer()
+    return Deployed(version, payload.size_bytes, note)
+
+
+def roll_back(ssh: Ssh, destination: Destination) -> Deployed:
+    """Switch to the previous version; the present one becomes the previous.
+
+    Raises:
+        DeviceError: there is none, or its files were altered.
+    """
+    with Conversation(ssh, destination, "rollback") as device:
+        _, version = device.answer()
+    return Deployed(version, 0, "back to the previous version")
+
+
+def bench(ssh: Ssh, destination: Destination, request: BenchRequest) -> dict[str, Any]:
+    """Run bench.pyz of the version that the device has; return an entry of `device_measurements`.
+
+    Raises:
+        DeviceError: no Python there, files were altered, or the bench failed.
+    """
+    lines = (request.python, request.board, *request.arguments)
+    measured_at = datetime.now(UTC).isoformat(timespec="seconds")
+    with Conversation(ssh, destination, "bench", *lines) as device:
+        device.close_input()
+        _, code = device.answer()
+        figures, said = device.rest(), device.errors()
+    if int(code) not in _BENCH_VERDICTS:
+        raise DeviceError(f"the bench failed with code {code}: {_last_lines(said)}")
+    try:
+        measured: dict[str, Any] = json.loads(figures)
+    except ValueError:
+        raise DeviceError(f"the bench wrote no figures: {_last_lines(said)}") from None
+    return {"device": destination.text, "measured_at": measured_at, **measured}
+
+
+def unmeasured(entry: dict[str, Any]) -> list[str]:
+    """Names of the files that the device couldn't run, each with the bench's reason."""
+    return [
+        f"{file['name']}: {file['note'] or 'not measured'}"
+        for file in entry["measurements"]
+        if file["latency_ms"] is None
+    ]
+
+
+def _last_lines(said: str) -> str:
+    lines: Sequence[str] = [line.strip() for line in said.splitlines() if line.strip()]
+    return " / ".join(lines[-2:]) or "no message"
