@@ -13,7 +13,7 @@ MIB = 2**20
 PASS, FAIL, UNVERIFIED = "pass", "fail", "unverified"
 EXIT_PASSED, EXIT_MISSED, EXIT_NOT_MEASURED = 0, 1, 4
 
-_UNITS = {
+UNITS = {
     "file_size_mib": "MiB",
     "weights_mib": "MiB",
     "activation_memory_mib": "MiB",
@@ -68,7 +68,7 @@ def verdict(
     limits = _in_order(bundle.budgets)
     if not bundle.files:
         note = "the bundle holds no file"
-        return tuple(Check("", n, None, lim, _UNITS[n], UNVERIFIED, note) for n, lim in limits)
+        return tuple(Check("", n, None, lim, UNITS[n], UNVERIFIED, note) for n, lim in limits)
     wants = " ".join((bundle.board.arch, *bundle.board.isa))
     board = f"{bundle.board.id} ({wants})"
     return tuple(
@@ -128,7 +128,7 @@ def _check(
     baseline_top1: float | None,
 ) -> Check:
     def check(value: float | None, status: str, note: str) -> Check:
-        return Check(name, budget, value, limit, _UNITS[budget], status, note)
+        return Check(name, budget, value, limit, UNITS[budget], status, note)
 
     if item is None:
         return check(None, UNVERIFIED, "this file was not measured")

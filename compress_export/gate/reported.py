@@ -1,0 +1,215 @@
+"""What a report says of the files that go to the board, whichever of our tools wrote it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress_export.errors import UsageError
+
+if TYPE_CHECKING:
+    from runtime_bench import Check, Measurement
+
+Json = Mapping[str, Any]
+FLEET_REPORT = "fleet.json"
+_BUNDLE = "bundle/"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A machine that files were measured on.
+
+    Attributes:
+        name: "host", or a device as `deploy` names it (user@host:/path).
+        facts: architecture, instruction sets, cores, model.
+    """
+
+    name: str
+    facts: Json
+
+    @property
+    def machine(self) -> tuple[Any, ...]:
+        """Equal for machines whose latencies compare."""
+        return (self.name, *(self.facts.get(key) for key in ("arch", "model", "cores")))
+
+
+@dataclass(frozen=True)
+class Reported:
+    """One report.
+
+    Attributes:
+        source: the file.
+        board: its id; where the report names none, the name of the file.
+        files: the shipped files as measured at `place`.
+        place: where.
+        devices: what devices measured, the latest of each.
+        budgets: those that the report was judged by, by their names in the report.
+        baseline_score: of the float baseline, a fraction.
+        targets: outcomes of the search that concern the whole job.
+        bundle: the folder with the files, where it is there.
+        seconds: that making and measuring took; 0 where unknown.
+    """
+
+    source: Path
+    board: str
+    files: tuple[Measurement, ...]
+    place: Place
+    devices: tuple[tuple[Place, tuple[Measurement, ...]], ...] = ()
+    budgets: Mapping[str, float] = field(default_factory=dict)
+    baseline_score: float | None = None
+    targets: tuple[Check, ...] = ()
+    bundle: Path | None = None
+    seconds: float = 0.0
+
+    def measured(self, file: Measurement) -> Iterator[tuple[Place, Measurement]]:
+        """Where a file's time and memory were measured: on devices, else on the host."""
+        found = [
+            (place, item)
+            for place, items in self.devices
+            for item in items
+            if (item.name, item.sha256) == (file.name, file.sha256)
+        ]
+        yield from found or [(self.place, file)]
+
+
+def read_reports(path: Path) -> tuple[Reported, ...]:
+    """Read report.json or the folder with it, a fleet's folder, or a `runtime-bench --json` file.
+
+    Returns:
+        One for each board of a fleet, else a single one.
+
+    Raises:
+        UsageError: no such file, or something else in it.
+    """
+    source = _source(path)
+    content = _json(source)
+    try:
+        if "fleet" in content:
+            folders = [source.parent / entry["folder"] for entry in content["fleet"]]
+            return tuple(report for folder in folders for report in read_reports(folder))
+        if "measurements" in content:
+            return (_of_bench(source, content),)
+        if "artifacts" in content:
+            return (_of_job(source, content),)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        cause = f"{type(error).__name__}: {error}"
+        raise UsageError(
+            f"{source}: cannot be read as a report ({cause}); was it written by another version?"
+        ) from None
+    raise UsageError(
+        f"{source}: neither report.json of a job nor a file of runtime-bench --json: it has no "
+        "artifacts and no measurements"
+    )
+
+
+def _source(path: Path) -> Path:
+    path = path.expanduser()
+    if not path.is_dir():
+        return path
+    for name in (FLEET_REPORT, "report.json"):
+        if (path / name).is_file():
+            return path / name
+    raise UsageError(f"{path}: holds neither report.json nor {FLEET_REPORT}; is it a job's DIR?")
+
+
+def _json(source: Path) -> Json:
+    try:
+        content = json.loads(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{source}: cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise UsageError(f"{source}: not JSON ({error}); give report.json") from None
+    if not isinstance(content, dict):
+        raise UsageError(f"{source}: holds a {type(content).__name__}, not a report")
+    return content
+
+
+def _of_job(source: Path, report: Json) -> Reported:
+    shipped = [
+        {**entry, "path": entry["path"].removeprefix(_BUNDLE)}
+        for entry in report["artifacts"]
+        if entry["path"].startswith(_BUNDLE)
+    ]
+    checks = _checks(report["checks"])
+    bundle = source.parent / "bundle"
+    return Reported(
+        source=source,
+        board=report["board"],
+        files=tuple(_measurement(entry) for entry in shipped),
+        place=Place("host", report["environment"]["host"]),
+        devices=tuple(_devices(report.get("device_measurements", ()))),
+        budgets=_budgets(checks),
+        baseline_score=_score(report["stages"].get("baseline", {})),
+        targets=tuple(check for check in checks if check.budget == "target"),
+        bundle=bundle if bundle.is_dir() else None,
+        seconds=sum(report.get("timings_seconds", {}).values()),
+    )
+
+
+def _of_bench(source: Path, content: Json) -> Reported:
+    checks = _checks(content["checks"])
+    judged = {check.file for check in checks}
+    items = tuple(_measurement(entry) for entry in content["measurements"])
+    files = tuple(item for item in items if item.name in judged) if judged else items
+    folders = {Path(item.folder) for item in files}
+    bundle = folders.pop() if len(folders) == 1 else None
+    return Reported(
+        source=source,
+        board=content.get("board") or source.stem,
+        files=files,
+        place=Place(content.get("device", "host"), content["host"]),
+        budgets=_budgets(checks),
+        baseline_score=_baseline_score(files, checks),
+        bundle=bundle if bundle is not None and bundle.is_dir() else None,
+    )
+
+
+def _devices(entries: Sequence[Json]) -> Iterator[tuple[Place, tuple[Measurement, ...]]]:
+    latest: dict[str, Json] = {}
+    for entry in sorted(entries, key=lambda entry: str(entry["measured_at"])):
+        latest[entry["device"]] = entry
+    for device, entry in latest.items():
+        items = tuple(_measurement(item) for item in entry["measurements"])
+        yield Place(device, entry["host"]), items
+
+
+def _checks(entries: Sequence[Json]) -> tuple[Check, ...]:
+    from runtime_bench import Check
+
+    return tuple(Check(**_known(Check, entry)) for entry in entries)
+
+
+def _measurement(entry: Json) -> Measurement:
+    from runtime_bench import Measurement
+
+    return Measurement(**_known(Measurement, {"folder": "", **entry}))
+
+
+def _known(kind: type, entry: Json) -> dict[str, Any]:
+    """Only the keys that this version has: readers ignore those that they don't know."""
+    names = {f.name for f in dataclasses.fields(kind)}
+    return {name: value for name, value in entry.items() if name in names}
+
+
+def _budgets(checks: Sequence[Check]) -> dict[str, float]:
+    return {check.budget: check.limit for check in checks if check.budget != "target"}
+
+
+def _score(entry: Json) -> float | None:
+    """Top-1, or the mean of the user's metric: an entry has one of them."""
+    score: float | None = entry.get("top1") if entry.get("score") is None else entry["score"]
+    return score
+
+
+def _baseline_score(files: Sequence[Measurement], checks: Sequence[Check]) -> float | None:
+    """What the bench compared with: it notes the drop and the score of the file."""
+    for check in checks:
+        for item in files:
+            drop = check.value if check.budget == "accuracy_drop_points" else None
+            if item.name == check.file and item.top1 is not None and drop is not None:
+                return item.top1 + drop / 100
+    return None

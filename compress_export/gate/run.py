@@ -1,0 +1,165 @@
+"""One gate from its options to its exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from compress_export.errors import UsageError
+from compress_export.exit_codes import ExitCode, verdict_code
+from compress_export.gate.history import add_to_history, check_history
+from compress_export.gate.hosted_ci import summary, summary_path, workflow_commands
+from compress_export.gate.judged import Case, judge_regressions, judge_report
+from compress_export.gate.junit import write_junit
+from compress_export.gate.limits import Allowed, Limits, parse_fail_on, read_limits
+from compress_export.gate.lines import print_cases
+from compress_export.gate.reported import Reported, read_reports
+from compress_export.gate.why import print_why, why_markdown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from boards import Board
+    from compress_export.gate.layers import FileLayers
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options of `gate`, see docs/gate.md."""
+
+    report: Path
+    boards: tuple[str, ...] = ()
+    limits: Path | None = None
+    baseline: Path | None = None
+    fail_on: tuple[str, ...] = ()
+    require_measured: bool = False
+    why: bool = False
+    junit: Path | None = None
+    annotations: bool = False
+    history: Path | None = None
+
+
+def run_gate(asked: Asked, console: Console) -> ExitCode:
+    """Judge, show and write what was asked for.
+
+    Raises:
+        UsageError, BoardError: wrong options, a bad file, or nothing to judge by.
+    """
+    limits = Limits() if asked.limits is None else read_limits(asked.limits)
+    allowed = _allowed(asked, limits)
+    _check_places(asked)
+    reports = read_reports(asked.report)
+    cases = _cases(asked, reports, limits, allowed)
+    print_cases(cases, console)
+    by_time = any(c.check.status == "fail" and "latency" in c.check.budget for c in cases)
+    layers = _layers(reports) if asked.why else []
+    for file in layers:
+        print_why(file, console, by_time=by_time)
+    _write(asked, reports, cases, why_markdown(layers, by_time=by_time), console)
+    statuses = [case.check.status for case in cases]
+    return verdict_code(statuses, require_measured=asked.require_measured)
+
+
+def _allowed(asked: Asked, limits: Limits) -> Mapping[str, Allowed]:
+    """Regressions of the file, those of the command line in their place."""
+    allowed = dict(limits.regressions)
+    if asked.fail_on:
+        allowed.update(parse_fail_on(asked.fail_on))
+    if asked.fail_on and asked.baseline is None:
+        raise UsageError("--fail-on compares with an earlier run: give its --baseline OLD_REPORT")
+    if asked.baseline is not None and not allowed:
+        raise UsageError(
+            f"--baseline {asked.baseline}: say how much worse it may be, with --fail-on "
+            '"size:2% latency:10% top1:0.2" or regressions: in the --limits file'
+        )
+    return allowed
+
+
+def _check_places(asked: Asked) -> None:
+    for name, path in (("--junit", asked.junit), ("--history", asked.history)):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise UsageError(f"{name} {path}: its folder does not exist")
+        if path is not None and path.is_dir():
+            raise UsageError(f"{name} {path}: is a folder; give the name of a file")
+    if asked.history is not None:
+        check_history(asked.history)
+
+
+def _cases(
+    asked: Asked,
+    reports: Sequence[Reported],
+    limits: Limits,
+    allowed: Mapping[str, Allowed],
+) -> list[Case]:
+    cases: list[Case] = []
+    for report in reports:
+        for board in _boards(asked):
+            found = judge_report(report, board, limits.budgets)
+            if not found:
+                name = report.board if board is None else board.id
+                raise UsageError(
+                    f"{report.source}: nothing to judge, board {name} has no budgets; give --limits"
+                )
+            cases += found
+    if asked.baseline is not None:
+        cases += _compared(reports, read_reports(asked.baseline), allowed, asked.baseline)
+    return cases
+
+
+def _boards(asked: Asked) -> list[Board | None]:
+    from boards import load_board
+
+    return [load_board(name) for name in asked.boards] or [None]
+
+
+def _compared(
+    reports: Sequence[Reported],
+    old: Sequence[Reported],
+    allowed: Mapping[str, Allowed],
+    baseline: Path,
+) -> list[Case]:
+    """Regressions of each report against the old one of its board."""
+    by_board = {report.board: report for report in old}
+    found: list[Case] = []
+    for report in reports:
+        before = old[0] if len(old) == len(reports) == 1 else by_board.get(report.board)
+        if before is None:
+            raise UsageError(
+                f"--baseline {baseline}: has no board {report.board}, but {', '.join(by_board)}"
+            )
+        found += judge_regressions(report, before, allowed, report.board)
+    return found
+
+
+def _layers(reports: Sequence[Reported]) -> list[FileLayers]:
+    from compress_export.gate.layers import layers_of
+
+    found: dict[str, FileLayers] = {}
+    for report in reports:
+        if report.bundle is None:
+            raise UsageError(
+                f"--why: the files of {report.source} are not there; give a job's folder with its "
+                "bundle/"
+            )
+        for file in report.files:
+            if file.sha256 not in found:
+                found[file.sha256] = layers_of(report.bundle, file)
+    return list(found.values())
+
+
+def _write(
+    asked: Asked, reports: Sequence[Reported], cases: Sequence[Case], why: str, console: Console
+) -> None:
+    if asked.junit is not None:
+        seconds = {report.board: report.seconds for report in reports}
+        write_junit(asked.junit, cases, seconds=seconds, require_measured=asked.require_measured)
+    if asked.history is not None:
+        add_to_history(asked.history, cases)
+    if asked.annotations:
+        for line in workflow_commands(cases, require_measured=asked.require_measured):
+            console.out(line, highlight=False)
+    if (path := summary_path()) is not None:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(summary(cases, why) + "\n")
