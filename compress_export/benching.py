@@ -50,7 +50,7 @@ def bench(job: Job) -> Measured:
 
 def _bench_classes(job: Job, networks: dict[str, nn.Module]) -> Measured:
     predicted = {name: _predict(job.task, net) for name, net in networks.items()}
-    samples = _write_samples(job.task, predicted, job.folder.run / "samples.npz")
+    samples = _write_samples(job.task, predicted, samples_file(job))
     labels = job.task.data.test.labels
     top1 = {name: float((answers == labels).mean()) for name, answers in predicted.items()}
     return Measured(_measure_files(job, samples), top1)
@@ -82,6 +82,11 @@ def _measure_files(job: Job, samples: Path | None) -> tuple[Measurement, ...]:
         runs=job.options.latency_runs or LATENCY_RUNS,
         progress=job.log.say,
     )
+
+
+def samples_file(job: Job) -> Path:
+    """Where all test images lie once they were read, as `runtime_bench.samples` reads them."""
+    return job.folder.run / "samples.npz"
 
 
 def describe(job: Job) -> Measured:

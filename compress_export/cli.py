@@ -324,6 +324,14 @@ def main_job(
     latency_runs: Annotated[
         str | None, _option(_OUTPUT, "Timed runs of each file after warm-up.", metavar="N")
     ] = None,
+    bundle_samples: Annotated[
+        str | None,
+        _option(
+            _OUTPUT,
+            "Test images to pack into the bundle, for runtime-bench --samples. Default: 0.",
+            metavar="N",
+        ),
+    ] = None,
     require_measured: Annotated[
         bool | None,
         _option(

@@ -87,9 +87,11 @@ class Exports:
         Args:
             codebook: the codebook file there, if any.
         """
+        from compress_export.bundling import complete_bundle
         from exporters import write_bundle
 
         write_bundle(folder, files, codebook=codebook, **self._described())
+        complete_bundle(folder, self.board)
 
     def _described(self) -> dict[str, Any]:
         metric = self.task.objective.metric

@@ -149,6 +149,7 @@ class JobOptions(BaseModel):
     weight_scales: Literal["per-channel", "per-tensor"] | None = None
     activation_range: Literal["symmetric", "asymmetric"] | None = None
     latency_runs: int | None = Field(None, ge=1)
+    bundle_samples: int = Field(0, ge=0)
     require_measured: bool = False
     out: UserPath | None = None
     force: bool = False
@@ -209,6 +210,7 @@ class JobOptions(BaseModel):
         self._check_new_head()
         self._check_teacher()
         self._check_quantization_training()
+        self._check_bundle_samples()
         if self.codebook_epochs is not None and self.codebook is None:
             raise ValueError(
                 f"--codebook-epochs {self.codebook_epochs}: without --codebook no weights are "
@@ -229,6 +231,17 @@ class JobOptions(BaseModel):
             raise ValueError(
                 f"{given} trains with ranges from minimum to maximum, not with --calibration "
                 f"{self.calibration}; leave that out"
+            )
+
+    def _check_bundle_samples(self) -> None:
+        given = f"--bundle-samples {self.bundle_samples}"
+        if self.bundle_samples and "bench" not in self.stages:
+            raise ValueError(
+                f"{given}: test images are read by the stage bench; add it to --stages"
+            )
+        if self.bundle_samples and self.metric is not None:
+            raise ValueError(
+                f"{given}: runtime-bench judges top-1 alone, not --metric {self.metric}"
             )
 
     def _check_new_head(self) -> None:

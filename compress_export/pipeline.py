@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from compress_export.first_aid import Aided
     from compress_export.pruning import Pruned, Start
     from exporters import CodebookFile, Exported
-    from runtime_bench import Check
+    from runtime_bench import Check, Measurement
 
 
 @dataclass(frozen=True)
@@ -221,6 +221,7 @@ def measure(job: Job) -> dict[str, Any]:
         measured = bench(job)
         if bundle.is_dir():
             measured = replace(measured, files=ship_what_gains(job, measured.files))
+            _complete_bundle(job, bundle, measured.files)
     elif bundle.is_dir():
         measured = describe(job)
     score = measured.scores.get
@@ -246,6 +247,22 @@ def measure(job: Job) -> dict[str, Any]:
         job.quantization,
         job.precision_choice,
         job.first_aid,
+    )
+
+
+def _complete_bundle(job: Job, bundle: Path, measured: Sequence[Measurement]) -> None:
+    """Put what was measured, and the images that were asked for, into the bundle."""
+    from compress_export.benching import samples_file
+    from compress_export.bundling import complete_bundle
+
+    arenas = (item.arena for item in measured if Path(item.folder) == bundle)
+    complete_bundle(
+        bundle,
+        job.board,
+        arena=next((arena for arena in arenas if arena is not None), None),
+        samples=samples_file(job) if job.task.objective.metric is None else None,
+        count=job.options.bundle_samples,
+        seed=job.options.seed,
     )
 
 

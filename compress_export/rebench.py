@@ -73,6 +73,7 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
             "stages": options.stages,
             "threads": options.threads,
             "latency_runs": options.latency_runs,
+            "bundle_samples": options.bundle_samples,
             "require_measured": options.require_measured,
         }
     )

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 EXAMPLE = "example.py"
+SUMS = "SHA256SUMS"
+SIGNATURE_SUFFIX = ".sig"
 
 
 def write_manifest(
@@ -62,7 +64,7 @@ def write_manifest(
             "isa": list(board.cpu.isa),
             "cores": board.cpu.cores,
         },
-        "budgets": board.budgets.limits(),
+        "budgets": board.budgets.limits() | _usable(board),
         "model": model,
         "classes": list(classes),
         "input": {"channels": channels, "height": height, "width": width},
@@ -134,3 +136,26 @@ def write_bundle(
     readme = folder / "README.md"
     readme.write_text(model_card(files, board, model, codebook), encoding="utf-8")
     return manifest, labels, example, readme
+
+
+def write_sums(folder: Path) -> Path:
+    """Write SHA256SUMS, which `sha256sum --check` reads: every file but itself and signatures.
+
+    To be called after anything in the folder has changed, and before it is signed.
+    """
+    names = sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != SUMS and path.suffix != SIGNATURE_SUFFIX
+    )
+    sums = folder / SUMS
+    lines = (f"{sha256_of(folder / name)}  {name}\n" for name in names)
+    sums.write_text("".join(lines), encoding="utf-8")
+    return sums
+
+
+def _usable(board: Board) -> dict[str, float]:
+    """What a microcontroller has at all: no choice of anybody's, but as hard a limit."""
+    if board.kind != "mcu":
+        return {}
+    return {"ram_mib": board.memory.usable_mib, "flash_mib": board.storage.usable_mib}

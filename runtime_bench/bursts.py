@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime_bench.runtimes import import_runtime, tflite_name
+from runtime_bench.runtimes import INTERPRETERS, import_runtime, runtime_version
 
-Run = Callable[[], object]
+if TYPE_CHECKING:
+    Run = Callable[[], object]
 
 _LEAST_RUNS = 3
 _DTYPES = {
@@ -48,10 +49,7 @@ def runtime_name(file_format: str) -> str:
     Raises:
         RuntimeMissingError: none is installed.
     """
-    module = import_runtime(file_format)
-    if file_format == "onnx":
-        return f"onnxruntime {module.__version__}"
-    return tflite_name(module.__name__)
+    return runtime_version(import_runtime(file_format, INTERPRETERS))
 
 
 def time_in_bursts(
@@ -114,7 +112,7 @@ def _onnx_run(path: Path, threads: int) -> Run:
 
 
 def _tflite_run(path: Path, threads: int) -> Run:
-    module = import_runtime("tflite")
+    module = import_runtime("tflite", INTERPRETERS)
     interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
     interpreter.allocate_tensors()
     for given in interpreter.get_input_details():

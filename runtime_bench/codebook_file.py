@@ -16,12 +16,14 @@ import json
 import math
 import struct
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from runtime_bench.errors import CodebookError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 MAGIC = b"CODEBOOK"
 VERSION = 1

@@ -20,7 +20,15 @@ BUDGETS = (
     "peak_rss_mib",
     "latency_p90_ms",
     "accuracy_drop_points",
+    "ram_mib",
+    "flash_mib",
 )
+RUNTIMES = {
+    "onnx": ("onnxruntime",),
+    "tflite": ("ai-edge-litert", "tflite-runtime", "tflite-micro"),
+}
+"""What can run a format, the preferred one first."""
+
 PRECISIONS = (
     "float32", "float16", "int8", "int8-dynamic", "int8-weights", "int4-weights", "int2-weights",
     "int8-int16",
@@ -91,8 +99,8 @@ class SideFile:
     @classmethod
     def from_json(cls, data: Any, where: str) -> SideFile:
         if isinstance(data, str):
-            return cls(_inside(data, where), None)
-        return cls(_inside(_text(data, "path", where), where), data.get("sha256"))
+            return cls(inside(data, where), None)
+        return cls(inside(_text(data, "path", where), where), data.get("sha256"))
 
 
 @dataclass(frozen=True)
@@ -155,7 +163,7 @@ class ModelFile:
         return cls(
             name=name,
             stage=_choice(data, "stage", ("baseline", "slim"), where),
-            path=_inside(_text(data, "path", where), where),
+            path=inside(_text(data, "path", where), where),
             side_files=tuple(SideFile.from_json(item, where) for item in side_files),
             format=_choice(data, "format", ("onnx", "tflite"), where),
             precision=_choice(data, "precision", PRECISIONS, where),
@@ -196,7 +204,7 @@ class CodebookRef:
     @classmethod
     def from_json(cls, data: Any, where: str) -> CodebookRef:
         return cls(
-            path=_inside(_text(data, "path", where), where),
+            path=inside(_text(data, "path", where), where),
             size_bytes=_get(data, "size_bytes", int, where),
             sha256=_text(data, "sha256", where).lower(),
             entries=_get(data, "entries", int, where),
@@ -372,8 +380,8 @@ def _choice(data: Any, key: str, allowed: tuple[str, ...], where: str) -> str:
     return value
 
 
-def _inside(path: str, where: str) -> str:
-    """Refuse a path that leaves the folder: a bundle may come from anywhere."""
+def inside(path: str, where: str) -> str:
+    """Return the path of a file in the folder; ManifestError where it would lead out of it."""
     pure = PurePosixPath(path)
     if pure.is_absolute() or ".." in pure.parts or "\\" in path or not pure.parts:
         raise ManifestError(f"{where}: path {path!r} does not stay inside the folder")

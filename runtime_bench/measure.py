@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from runtime_bench.errors import ManifestError, RuntimeMissingError
 from runtime_bench.host import HostFacts, host_facts, host_matches, is_board
 from runtime_bench.manifest import TOP1, Manifest, ModelFile, read_manifest
 from runtime_bench.measurement import Measurement
-from runtime_bench.metrics import latency_percentiles
 from runtime_bench.process import WorkerProcess
-from runtime_bench.samples import open_samples
-from runtime_bench.verify import verify_files
+from runtime_bench.verify import verify_files, verify_sums
 
-Progress = Callable[[str], None]
+if TYPE_CHECKING:
+    Progress = Callable[[str], None]
 
 ROUND_RUNS = 20
 _ROUND_LEAD_IN = 2  # untimed runs that refill the caches after another process's turn
@@ -53,6 +52,7 @@ def measure_folder(
     board_is_host: Literal["auto"] | bool = "auto",
     progress: Progress | None = None,
     silence_s: float = _SILENCE_S,
+    runtime: str | None = None,
 ) -> tuple[Measurement, ...]:
     """Measure every file of one model folder; see `measure_folders`."""
     return measure_folders(
@@ -64,6 +64,7 @@ def measure_folder(
         board_is_host=board_is_host,
         progress=progress,
         silence_s=silence_s,
+        runtime=runtime,
     )
 
 
@@ -77,6 +78,7 @@ def measure_folders(
     board_is_host: Literal["auto"] | bool = "auto",
     progress: Progress | None = None,
     silence_s: float = _SILENCE_S,
+    runtime: str | None = None,
 ) -> tuple[Measurement, ...]:
     """Measure every file of the folders in one run, in manifest order.
 
@@ -89,6 +91,8 @@ def measure_folders(
         board_is_host: whether this machine is the board; "auto" asks COMPRESS_EXPORT_BOARD.
         progress: gets one line of text per step.
         silence_s: the longest a measuring process may go without a sign of life, in seconds.
+        runtime: one of the names in `manifest.RUNTIMES` for the files of its format; None takes the
+            first that is installed.
 
     Raises:
         ManifestError: a folder is incomplete or altered, or the folders are for several boards.
@@ -104,6 +108,8 @@ def measure_folders(
     manifests = [_checked(folder) for folder in folders]
     _one_board(manifests)
     if samples is not None:
+        from runtime_bench.samples import open_samples
+
         # unfit samples fail before anything is measured
         for manifest in (m for m in manifests if m.metric == TOP1):
             open_samples(samples, manifest.image_shape, len(manifest.classes))
@@ -113,14 +119,20 @@ def measure_folders(
         jobs: dict[tuple[int, int], _Job] = {}
         for place, manifest, file in _numbered(manifests):
             results[place] = _static(manifest, file, threads, host, board_is_host)
+            say(f"{file.name}: loading")
             try:
-                jobs[place] = _start(stack, manifest, file, threads, silence_s, say)
+                jobs[place] = _start(stack, manifest, file, threads, silence_s, runtime)
             except RuntimeMissingError as error:
                 say(f"{file.name}: not measured, {error}")
                 results[place] = replace(results[place], note=f"not measured: {error}")
+                continue
+            if warmup:
+                jobs[place].worker.ask(_time(manifest, 0, warmup))
+            say(f"{file.name}: loaded and warmed up")
         pause_s = _SPIN_DOWN_S if threads > 1 and len(jobs) > 1 else 0.0
-        _time_in_rounds(list(jobs.values()), runs, warmup, pause_s, say)
+        _time_in_rounds(list(jobs.values()), runs, pause_s, say)
         for place, job in jobs.items():
+            _measure_memory(job, threads, silence_s, say)
             if samples is not None and job.manifest.metric == TOP1:
                 _evaluate(job, samples, say)
             elif samples is not None:
@@ -148,6 +160,7 @@ def describe_folders(folders: Sequence[Path]) -> tuple[Measurement, ...]:
 
 
 def _checked(folder: Path) -> Manifest:
+    verify_sums(Path(folder))
     manifest = read_manifest(Path(folder))
     verify_files(manifest)
     return manifest
@@ -201,28 +214,30 @@ def _start(
     file: ModelFile,
     threads: int,
     silence_s: float,
-    say: Progress,
+    runtime: str | None,
 ) -> _Job:
     """A process with the file loaded, which then waits for its turns."""
-    say(f"{file.name}: loading")
-    without_arena = None
-    if file.format == "onnx":
-        with WorkerProcess(file.name, silence_s) as short_lived:
-            short_lived.ask(_load(manifest, file, threads, arena=False))
-            answer = short_lived.ask(_time(manifest, _MEMORY_RUNS, 0))
-            without_arena = answer["peak_rss_bytes"]
     worker = stack.enter_context(WorkerProcess(file.name, silence_s))
     job = _Job(manifest, file, worker)
-    job.figures.update(worker.ask(_load(manifest, file, threads, arena=True)))
-    job.figures["peak_rss_no_arena_bytes"] = without_arena
+    job.figures.update(worker.ask(_load(manifest, file, threads, runtime=runtime)))
     return job
 
 
-def _time_in_rounds(
-    jobs: Sequence[_Job], runs: int, warmup: int, pause_s: float, say: Progress
-) -> None:
-    for job in jobs:
-        job.worker.ask(_time(job.manifest, 0, warmup))
+def _measure_memory(job: _Job, threads: int, silence_s: float, say: Progress) -> None:
+    """What takes a process of its own: onnxruntime without its arena, a microcontroller's arena."""
+    manifest, file = job.manifest, job.file
+    if file.format == "onnx":
+        with WorkerProcess(file.name, silence_s) as worker:
+            worker.ask(_load(manifest, file, threads, arena=False))
+            answer = worker.ask(_time(manifest, _MEMORY_RUNS, 0))
+            job.figures["peak_rss_no_arena_bytes"] = answer["peak_rss_bytes"]
+    elif manifest.board.kind == "mcu" and file.input.quantized:
+        say(f"{file.name}: measuring the arena")
+        with WorkerProcess(file.name, silence_s) as worker, suppress(RuntimeMissingError):
+            job.figures.update(worker.ask({"op": "arena", **_place(manifest, file)}))
+
+
+def _time_in_rounds(jobs: Sequence[_Job], runs: int, pause_s: float, say: Progress) -> None:
     sizes = round_sizes(runs)
     for number, size in enumerate(sizes):
         say(f"latency: round {number + 1} of {len(sizes)}")
@@ -232,6 +247,8 @@ def _time_in_rounds(
             answer = job.worker.ask(_time(job.manifest, size, _ROUND_LEAD_IN))
             job.times_ms.extend(answer["times_ms"])
             job.figures["peak_rss_bytes"] = answer["peak_rss_bytes"]
+    from runtime_bench.metrics import latency_percentiles  # numpy is imported while nobody waits
+
     for job in jobs:
         job.figures["latency_ms"] = latency_percentiles(job.times_ms)
         job.figures["latency_runs"] = len(job.times_ms)
@@ -255,10 +272,20 @@ def _evaluate(job: _Job, samples: Path, say: Progress) -> None:
     )
 
 
-def _load(manifest: Manifest, file: ModelFile, threads: int, *, arena: bool) -> dict[str, Any]:
-    folder = str(manifest.folder.resolve())
-    request = {"op": "load", "folder": folder, "file": asdict(file)}
-    return {**request, "threads": threads, "arena": arena}
+def _load(
+    manifest: Manifest,
+    file: ModelFile,
+    threads: int,
+    *,
+    arena: bool = True,
+    runtime: str | None = None,
+) -> dict[str, Any]:
+    about = {"threads": threads, "arena": arena, "runtime": runtime}
+    return {"op": "load", **_place(manifest, file), **about}
+
+
+def _place(manifest: Manifest, file: ModelFile) -> dict[str, Any]:
+    return {"folder": str(manifest.folder.resolve()), "file": asdict(file)}
 
 
 def _time(manifest: Manifest, runs: int, warmup: int) -> dict[str, Any]:

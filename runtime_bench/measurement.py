@@ -28,6 +28,8 @@ class Measurement:
         peak_rss_bytes: highest RSS of the process up to the end of the latency runs.
         peak_rss_no_arena_bytes: the same with onnxruntime's CPU arena off; None for TFLite.
         runtime: name and version, e.g. "onnxruntime 1.31.1".
+        arena: fields of `micro.Arena`, for an integer file of a microcontroller; None where
+            tflite-micro isn't installed.
         measured_on: "board" or "host", for every figure above.
         host_matches_board: whether the machine runs the board's kernels, see `host.host_matches`.
         profile: the target whose rules the exporter checked; None for a float file.
@@ -62,9 +64,15 @@ class Measurement:
     peak_rss_bytes: int | None = None
     peak_rss_no_arena_bytes: int | None = None
     runtime: str | None = None
+    arena: dict[str, Any] | None = None
     profile: str | None = None
     benchable: bool = True
     note: str = ""
+
+    @property
+    def ram_bytes(self) -> int | None:
+        """What the activations take: the smallest arena where it is known, else a lower bound."""
+        return self.activation_bytes if self.arena is None else int(self.arena["smallest_bytes"])
 
     @property
     def latency_counts(self) -> bool:
@@ -85,4 +93,4 @@ class Measurement:
 
     def to_json(self) -> dict[str, Any]:
         """All fields and `profile_status` as plain JSON values."""
-        return asdict(self) | {"profile_status": self.profile_status}
+        return {**asdict(self), "profile_status": self.profile_status}

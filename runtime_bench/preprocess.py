@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import numpy.typing as npt
 
 from runtime_bench.manifest import Preprocessing
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 def normalise(

@@ -17,12 +17,17 @@ from typing import Any
 
 from runtime_bench.errors import BenchError, RuntimeMissingError
 
-_PACKAGE_ROOT = Path(__file__).resolve().parent.parent
+_PACKAGE_ROOT = Path(__file__).resolve().parent.parent  # a folder, or an archive such as bench.pyz
+# Modules come from there alone, and never from the folder that the user happens to be in.
+_START = (
+    "import sys; sys.path[0] = sys.argv.pop(1); "
+    "from runtime_bench.worker import main; sys.exit(main())"
+)
 _CLOSE_SECONDS = 5.0
 
 
 class WorkerProcess:
-    """A fresh `python -m runtime_bench.worker`; use as a context manager.
+    """A fresh Python that runs `worker.main`; use as a context manager.
 
     Args:
         label: the model file's name, for messages.
@@ -35,11 +40,10 @@ class WorkerProcess:
         self._silence_s = silence_s
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed in close()
         self._process = subprocess.Popen(
-            command or [sys.executable, "-m", "runtime_bench.worker"],
+            command or [sys.executable, "-c", _START, str(_PACKAGE_ROOT)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            cwd=_PACKAGE_ROOT,  # -m looks here first, so a checkout needs no installation
             env=_environment(),
             encoding="utf-8",
         )

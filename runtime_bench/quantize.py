@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from runtime_bench.manifest import Normalisation, TensorSpec
 
-FloatArray = npt.NDArray[np.float32]
-AnyArray = npt.NDArray[Any]
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    FloatArray = npt.NDArray[np.float32]
+    AnyArray = npt.NDArray[Any]
 
 
 def quantize(values: FloatArray, scale: float, zero_point: int, dtype: str) -> AnyArray:

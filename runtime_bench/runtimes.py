@@ -1,16 +1,19 @@
-"""One runner per file format: load a file once, then run batches through it."""
+"""One runner per runtime: load a file once, then run batches through it."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from importlib import metadata
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol
 
 from runtime_bench.errors import BenchError, RuntimeMissingError
-from runtime_bench.manifest import ModelFile, TensorSpec
-from runtime_bench.quantize import AnyArray, FloatArray, from_native, real_values, to_native
+from runtime_bench.manifest import RUNTIMES, ModelFile, TensorSpec
+from runtime_bench.quantize import from_native, real_values, to_native
+
+if TYPE_CHECKING:
+    from runtime_bench.quantize import AnyArray, FloatArray
 
 _ONNX_DTYPES = {
     "tensor(float)": "float32",
@@ -18,11 +21,14 @@ _ONNX_DTYPES = {
     "tensor(int8)": "int8",
     "tensor(uint8)": "uint8",
 }
-# (module, distribution), the preferred one first.
-_TFLITE_RUNTIMES = (
-    ("ai_edge_litert.interpreter", "ai-edge-litert"),
-    ("tflite_runtime.interpreter", "tflite-runtime"),
-)
+_MODULES = {
+    "onnxruntime": "onnxruntime",
+    "ai-edge-litert": "ai_edge_litert.interpreter",
+    "tflite-runtime": "tflite_runtime.interpreter",
+    "tflite-micro": "tflite_micro.python.tflite_micro.runtime",
+}
+INTERPRETERS = ("onnxruntime", "ai-edge-litert", "tflite-runtime")
+"""Those that are fast enough to be timed on Linux; tflite-micro has reference kernels."""
 
 
 class Runner(Protocol):
@@ -54,12 +60,12 @@ class OnnxRunner:
 
     def __init__(self, path: Path, file: ModelFile, threads: int, arena: bool = True) -> None:
         onnxruntime = import_runtime("onnx")
+        self.runtime = runtime_version(onnxruntime)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.enable_cpu_mem_arena = arena
         options.log_severity_level = 3  # errors only
-        self.runtime = f"onnxruntime {onnxruntime.__version__}"
         self._session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
@@ -67,7 +73,7 @@ class OnnxRunner:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(outputs) != len(file.outputs):
             _expect(file.output, "number of outputs beside", len(outputs), len(file.outputs))
-        for tensor, spec in ((inputs[0], file.input), *zip(outputs, file.outputs, strict=True)):
+        for tensor, spec in ((inputs[0], file.input), *zip(outputs, file.outputs)):
             dtype = _ONNX_DTYPES.get(tensor.type, tensor.type)
             _expect(spec, "name and dtype", (tensor.name, dtype), (spec.name, spec.dtype))
         batch = inputs[0].shape[0]
@@ -84,7 +90,7 @@ class OnnxRunner:
         return from_native(self.invoke(self.prepare(batch)), self._file.output)
 
     def run_all(self, batch: FloatArray) -> tuple[FloatArray, ...]:
-        return _all_real(self._invoke_all(self.prepare(batch)), self._file)
+        return all_real(self._invoke_all(self.prepare(batch)), self._file)
 
     def _invoke_all(self, native: AnyArray) -> list[AnyArray]:
         feed = {self._file.input.name: native}
@@ -98,17 +104,15 @@ class TfliteRunner:
 
     free_batch = False
 
-    def __init__(self, path: Path, file: ModelFile, threads: int) -> None:
-        module = import_runtime("tflite")
-        self.runtime = tflite_name(module.__name__)
+    def __init__(self, path: Path, file: ModelFile, threads: int, module: ModuleType) -> None:
+        self.runtime = runtime_version(module)
         self._interpreter = module.Interpreter(model_path=str(path), num_threads=threads)
         self._interpreter.allocate_tensors()
         self._file = file
         given = self._interpreter.get_input_details()[0]
-        made = _in_order(self._interpreter.get_output_details(), file)
-        for details, spec in ((given, file.input), *zip(made, file.outputs, strict=True)):
-            _expect_tflite(spec, details)
-        _expect_batch(int(given["shape"][0]))
+        made = in_order(self._interpreter.get_output_details(), file)
+        for details, spec in ((given, file.input), *zip(made, file.outputs)):
+            expect_tflite(spec, details)
         self._input, self._outputs = given["index"], [details["index"] for details in made]
 
     def prepare(self, batch: FloatArray) -> AnyArray:
@@ -121,7 +125,7 @@ class TfliteRunner:
         return from_native(self.invoke(self.prepare(batch)), self._file.output)
 
     def run_all(self, batch: FloatArray) -> tuple[FloatArray, ...]:
-        return _all_real(self._invoke_all(self.prepare(batch)), self._file)
+        return all_real(self._invoke_all(self.prepare(batch)), self._file)
 
     def _invoke_all(self, native: AnyArray) -> list[AnyArray]:
         self._interpreter.set_tensor(self._input, native)
@@ -129,50 +133,65 @@ class TfliteRunner:
         return [self._interpreter.get_tensor(one) for one in self._outputs]
 
 
-def load_runner(path: Path, file: ModelFile, threads: int, arena: bool = True) -> Runner:
+def load_runner(
+    path: Path, file: ModelFile, threads: int, arena: bool = True, runtime: str | None = None
+) -> Runner:
     """Load `file` from `path`.
 
     Args:
         threads: of one operator (intra-op); operators run one after another.
         arena: onnxruntime's CPU memory arena; ignored for TFLite.
+        runtime: one of the names in `manifest.RUNTIMES`; None takes the first that is installed.
 
     Raises:
         RuntimeMissingError: no runtime for the format is installed.
         BenchError: the file is not what its manifest entry says.
     """
-    makers: dict[str, Callable[[], Runner]] = {
-        "onnx": lambda: OnnxRunner(path, file, threads, arena),
-        "tflite": lambda: TfliteRunner(path, file, threads),
-    }
-    return makers[file.format]()
+    if file.format == "onnx":
+        return OnnxRunner(path, file, threads, arena)
+    module = import_runtime(file.format, RUNTIMES["tflite"] if runtime is None else (runtime,))
+    if module.__name__ == _MODULES["tflite-micro"]:
+        from runtime_bench.micro import MicroRunner
+
+        return MicroRunner(path, file, module)
+    return TfliteRunner(path, file, threads, module)
 
 
-def import_runtime(file_format: str) -> Any:
-    """The module that runs a format; RuntimeMissingError says what was tried and why it failed."""
-    names = ["onnxruntime"] if file_format == "onnx" else [name for name, _ in _TFLITE_RUNTIMES]
+def import_runtime(file_format: str, names: Sequence[str] = ()) -> Any:
+    """The module that runs a format; RuntimeMissingError says what was tried and why it failed.
+
+    Args:
+        names: the runtimes to try, in this order; all of the format's where none is named.
+    """
     failures = []
-    for name in names:
+    for name in [n for n in RUNTIMES[file_format] if n in (names or RUNTIMES[file_format])]:
         try:
-            return importlib.import_module(name)
+            return importlib.import_module(_MODULES[name])
         except ImportError as error:
-            failures.append(f"{name.partition('.')[0]}: {str(error).strip().splitlines()[-1]}")
+            failures.append(f"{name}: {str(error).strip().splitlines()[-1]}")
     raise RuntimeMissingError(f"no {file_format} runtime can be imported ({'; '.join(failures)})")
 
 
-def tflite_name(module: str) -> str:
-    """Name and version of a TFLite runtime, given the name of its interpreter module."""
-    distribution = dict(_TFLITE_RUNTIMES)[module]
-    try:
-        return f"{distribution} {metadata.version(distribution)}"
-    except metadata.PackageNotFoundError:
-        return distribution
+def runtime_version(module: ModuleType) -> str:
+    """Name and version of a runtime, given the module that `import_runtime` returned."""
+    distribution = {home: name for name, home in _MODULES.items()}[module.__name__]
+    version = getattr(importlib.import_module(module.__name__.partition(".")[0]), "__version__", "")
+    if not version:
+        from importlib import metadata  # takes long to import on a small board
+
+        try:
+            version = metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            return distribution
+    return f"{distribution} {version}"
 
 
-def _all_real(natives: list[AnyArray], file: ModelFile) -> tuple[FloatArray, ...]:
-    return tuple(real_values(*pair) for pair in zip(natives, file.outputs, strict=True))
+def all_real(natives: Sequence[AnyArray], file: ModelFile) -> tuple[FloatArray, ...]:
+    """A file's own outputs as float32, in its order."""
+    return tuple(real_values(*pair) for pair in zip(natives, file.outputs))
 
 
-def _in_order(details: list[dict[str, Any]], file: ModelFile) -> list[dict[str, Any]]:
+def in_order(details: list[dict[str, Any]], file: ModelFile) -> list[dict[str, Any]]:
     """Output details in the manifest's order; by name where there are several."""
     if len(details) != len(file.outputs):
         _expect(file.output, "number of outputs beside", len(details), len(file.outputs))
@@ -185,11 +204,18 @@ def _in_order(details: list[dict[str, Any]], file: ModelFile) -> list[dict[str, 
     return [by_name[spec.name] for spec in file.outputs]
 
 
-def _expect_tflite(spec: TensorSpec, details: dict[str, Any]) -> None:
+def expect_tflite(spec: TensorSpec, details: dict[str, Any]) -> None:
+    """Compare an interpreter's details of a tensor (dtype, shape, quantization) with the manifest.
+
+    Raises:
+        BenchError: they differ, or the file takes more than one image at a time.
+    """
     dtype = details["dtype"].__name__
     _expect(spec, "dtype", dtype, spec.dtype)
     shape = tuple(int(size) for size in details["shape"])
     _expect(spec, "shape", shape[1:], spec.shape[1:])
+    if spec.layout:
+        _expect_batch(shape[0])
     if spec.scale is not None:
         scale, zero_point = details["quantization"]
         if abs(float(scale) - spec.scale) > 1e-6 * spec.scale or zero_point != spec.zero_point:

@@ -10,13 +10,15 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from runtime_bench.errors import SamplesError
 from runtime_bench.metrics import top1
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _IMAGES = "images.npy"
 

@@ -20,6 +20,8 @@ UNITS = {
     "peak_rss_mib": "MiB",
     "latency_p90_ms": "ms",
     "accuracy_drop_points": "points",
+    "ram_mib": "MiB",
+    "flash_mib": "MiB",
 }
 INTEGER_ARITHMETIC = ("int8", "int8-dynamic", "int8-int16")
 MACHINE_BOUND = ("peak_rss_mib", "latency_p90_ms")
@@ -135,7 +137,7 @@ def _check(
     value, missing = _value(item, budget, baseline_top1)
     if value is None:
         return check(None, UNVERIFIED, item.note or missing)
-    note = "liveness lower bound" if budget == "activation_memory_mib" else ""
+    note = _memory_note(item) if budget in ("activation_memory_mib", "ram_mib") else ""
     if budget in MACHINE_BOUND:
         if item.measured_on != "board" and not item.host_matches_board:
             foreign = f"measured on a host unlike {board}; measure on the board"
@@ -144,6 +146,14 @@ def _check(
             note = "measured on a host with the board's architecture and isa"
     # "not <=" rather than ">": a NaN must not pass.
     return check(value, PASS if value <= limit else FAIL, note)
+
+
+def _memory_note(item: Measurement) -> str:
+    if item.arena is not None:
+        return f"smallest arena in {item.arena['runtime']}"
+    if item.profile != "tflite-micro":
+        return "liveness lower bound"
+    return "liveness lower bound: the arena was not measured, tflite-micro is not installed"
 
 
 def _value(item: Measurement, budget: str, baseline_top1: float | None) -> tuple[float | None, str]:
@@ -155,7 +165,7 @@ def _value(item: Measurement, budget: str, baseline_top1: float | None) -> tuple
             "the manifest gives no weight bytes",
         ),
         "activation_memory_mib": lambda: (
-            _mib(item.activation_bytes),
+            _mib(item.ram_bytes),
             "the manifest gives no activation bytes",
         ),
         "peak_rss_mib": lambda: (_mib(item.peak_rss_bytes), "this system reports no peak RSS"),
@@ -164,6 +174,8 @@ def _value(item: Measurement, budget: str, baseline_top1: float | None) -> tuple
             "no latency was measured",
         ),
         "accuracy_drop_points": lambda: _drop(item, baseline_top1),
+        "ram_mib": lambda: (_mib(item.ram_bytes), "the manifest gives no activation bytes"),
+        "flash_mib": lambda: (_mib(item.size_bytes), ""),
     }
     return readers[budget]()
 

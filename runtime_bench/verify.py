@@ -1,14 +1,18 @@
-"""Check that the files of a model folder are the ones its manifest describes."""
+"""Check that a model folder's files are those that its SHA256SUMS and its manifest describe."""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 
 from runtime_bench.errors import ManifestError
-from runtime_bench.manifest import CodebookRef, Manifest, ModelFile
+from runtime_bench.manifest import CodebookRef, Manifest, ModelFile, inside
 
+SUMS_NAME = "SHA256SUMS"
+_SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _CHUNK_BYTES = 2**20
+_AGAIN = "copy the folder again"
 
 
 def sha256_of(path: Path) -> str:
@@ -18,6 +22,31 @@ def sha256_of(path: Path) -> str:
         for chunk in iter(lambda: stream.read(_CHUNK_BYTES), b""):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def verify_sums(folder: Path) -> None:
+    """Check every file that SHA256SUMS names, in sha256sum's format; a folder may have none.
+
+    Raises:
+        ManifestError: one message that names every file that is missing or differs.
+    """
+    path = folder / SUMS_NAME
+    if not path.is_file():
+        return
+    problems = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        found = _SUM_LINE.fullmatch(line)
+        if found is None:
+            raise ManifestError(f"{path}: line {number} is no sum: {line[:80]!r}; {_AGAIN}")
+        digest, name = found.group(1), inside(found.group(2), str(path))
+        if not (folder / name).is_file():
+            problems.append(f"{name} is missing")
+        elif sha256_of(folder / name) != digest:
+            problems.append(f"{name} has another sha256")
+    if problems:
+        raise ManifestError(
+            f"{folder}: {'; '.join(problems)}. The files are not those of {SUMS_NAME}: {_AGAIN}"
+        )
 
 
 def verify_files(manifest: Manifest) -> None:
@@ -33,7 +62,7 @@ def verify_files(manifest: Manifest) -> None:
     if problems:
         raise ManifestError(
             f"{manifest.folder}: {'; '.join(problems)}. "
-            "The files are not those that the manifest describes: copy the folder again."
+            f"The files are not those that the manifest describes: {_AGAIN}"
         )
 
 

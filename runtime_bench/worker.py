@@ -3,9 +3,11 @@ small ones to compare.
 
 Requests come as one JSON object per line on stdin, answers go as one per line to stdout:
 
-    {"op": "load", "folder", "file", "threads", "arena"}  -> runtime, RSS before and after the load
+    {"op": "load", "folder", "file", "threads", "arena", "runtime"}
+                                                          -> runtime, RSS before and after the load
     {"op": "time", "runs", "warmup", "image_shape"}       -> times_ms, peak RSS so far
     {"op": "evaluate", "samples", "preprocessing"}        -> accuracy figures; {"done": n} meanwhile
+    {"op": "arena", "folder", "file"}                     -> arena of TensorFlow Lite Micro
     {"op": "time_files", "paths", "format", "threads", "rounds", "burst_ms"}
                                                           -> bursts; {"done": n} meanwhile
 
@@ -21,23 +23,23 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import astuple
+from dataclasses import asdict, astuple
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from runtime_bench.bursts import time_in_bursts
 from runtime_bench.errors import BenchError, RuntimeMissingError
-from runtime_bench.manifest import ModelFile, Preprocessing
+from runtime_bench.manifest import RUNTIMES, ModelFile, Preprocessing
 from runtime_bench.memory import peak_rss_bytes, rss_bytes
 from runtime_bench.metrics import agreement, macro_precision_recall, top1
 from runtime_bench.preprocess import normalise
 from runtime_bench.runtimes import Runner, import_runtime, load_runner
 from runtime_bench.samples import open_samples
 
-Answer = dict[str, Any]
-Reply = Callable[[Answer], None]
+if TYPE_CHECKING:
+    Answer = dict[str, Any]
+    Reply = Callable[[Answer], None]
 
 EVALUATION_BATCH = 100
 _EVALUATION_ACTIVATION_BYTES = 64 * 2**20
@@ -58,6 +60,7 @@ class Worker:
             "load": self.load,
             "time": self.time,
             "evaluate": self.evaluate,
+            "arena": self.arena,
             "time_files": self.time_files,
         }
         return handlers[request["op"]](request)
@@ -66,10 +69,11 @@ class Worker:
         """Load the file; the runtime's library is imported before the first RSS reading."""
         file = ModelFile.from_json(request["file"], "request")
         path = Path(request["folder"]) / file.path
-        import_runtime(file.format)
+        wanted = request["runtime"] if request["runtime"] in RUNTIMES[file.format] else None
+        import_runtime(file.format, () if wanted is None else (wanted,))
         before = rss_bytes()
         self._file = file
-        self._runner = load_runner(path, file, request["threads"], request["arena"])
+        self._runner = load_runner(path, file, request["threads"], request["arena"], wanted)
         return {
             "runtime": self._runner.runtime,
             "rss_before_load_bytes": before,
@@ -123,8 +127,17 @@ class Worker:
             "samples": len(samples),
         }
 
+    def arena(self, request: Answer) -> Answer:
+        """The memory that TensorFlow Lite Micro needs for a file, see `micro.Arena`."""
+        from runtime_bench.micro import measure_arena
+
+        file = ModelFile.from_json(request["file"], "request")
+        return {"arena": asdict(measure_arena(Path(request["folder"]) / file.path))}
+
     def time_files(self, request: Answer) -> Answer:
         """Time many files side by side; they are gone again afterwards."""
+        from runtime_bench.bursts import time_in_bursts
+
         files = time_in_bursts(
             [Path(path) for path in request["paths"]],
             request["format"],

@@ -20,7 +20,7 @@ from tiny_jobs import NETWORK, QUICK, Ended, run_here
 
 from boards import load_board
 from compress_export.exit_codes import verdict_code
-from runtime_bench import read_manifest, verify_files
+from runtime_bench import open_samples, read_manifest, verify_files, verify_sums
 
 ROOT = Path(__file__).parents[2]
 Job = Callable[..., Ended]
@@ -30,7 +30,7 @@ Job = Callable[..., Ended]
 def jetson(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Ended:
     """All stages for the Jetson. Tests only read it."""
     out = tmp_path_factory.mktemp("jetson") / "out"
-    wanted = "--board jetson.yaml --target-macs 0.5 --max-drop 60"
+    wanted = "--board jetson.yaml --target-macs 0.5 --max-drop 60 --bundle-samples 20"
     return run_here(out, *NETWORK, *QUICK, "--weights", trained, *wanted.split())
 
 
@@ -50,6 +50,8 @@ def test_every_file_is_there(jetson: Ended) -> None:
         "bundle/labels.txt",
         "bundle/example.py",
         "bundle/README.md",
+        "bundle/bench.pyz",
+        "bundle/samples.npz",
         *(f"reference/baseline.{kind}" for kind in kinds),
         "reference/slim.float32.onnx",
         "reference/slim.float32.tflite",
@@ -120,6 +122,9 @@ def test_target_macs_is_met_exactly(jetson: Ended) -> None:
 def test_the_bundle_stands_alone(jetson: Ended) -> None:
     manifest = read_manifest(jetson.out / "bundle")
     verify_files(manifest)
+    sums = (jetson.out / "bundle" / "SHA256SUMS").read_text().split()[1::2]
+    assert {*sums, "SHA256SUMS"} == {path.name for path in (jetson.out / "bundle").iterdir()}
+    verify_sums(jetson.out / "bundle")
     assert manifest.board.id == "jetson"
     assert manifest.image_shape == (3, 8, 8)
     assert manifest.classes == tuple("0123456789")
@@ -127,6 +132,20 @@ def test_the_bundle_stands_alone(jetson: Ended) -> None:
     assert by_format["onnx"].input.dtype == "float32"
     assert by_format["tflite"].input.dtype == by_format["tflite"].output.dtype == "int8"
     assert "trtexec --onnx=slim.int8.onnx" in (jetson.out / "bundle" / "README.md").read_text()
+
+
+def test_the_bundle_measures_itself(jetson: Ended, tmp_path: Path) -> None:
+    bundle = shutil.copytree(jetson.out / "bundle", tmp_path / "elsewhere")
+    packed = open_samples(bundle / "samples.npz", (3, 8, 8), 10)
+    assert np.bincount(packed.labels).tolist() == [2] * 10
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, str(bundle / "bench.pyz"), "--samples", "--runs", "2"]
+    done = subprocess.run(
+        [*command, "--json", str(figures)], capture_output=True, text=True, check=False
+    )
+    found = json.loads(figures.read_text())
+    assert done.returncode == (1 if found["verdict"] == "fail" else 0), done.stderr
+    assert {item["samples"] for item in found["measurements"]} == {20}
 
 
 @pytest.mark.parametrize("name", ["slim.int8.onnx", "slim.int8.tflite"])

@@ -203,7 +203,7 @@ def test_command_line_mistakes_exit_2(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(tmp_path)]) == 2
-    assert capsys.readouterr().err.startswith("runtime_bench: ")
+    assert capsys.readouterr().err.startswith("runtime-bench: ")
     for wrong in (["--runs", "0"], ["--json", str(tmp_path / "no" / "x.json")], ["--what"]):
         with pytest.raises(SystemExit) as caught:
             main([str(root / "bundle"), *wrong])
