@@ -1,0 +1,211 @@
+"""The gate: runs that pass, that miss each budget, that regress, and reports of every kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gate_reports import (
+    BUDGETS,
+    HOST,
+    MIB,
+    ONNX,
+    TFLITE,
+    artifact,
+    bench_report,
+    device,
+    job_report,
+    write,
+)
+
+from compress_export.cli import main
+
+Output = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def no_step_summary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test may itself run in CI."""
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+
+
+def gate(report: Path, *arguments: str | Path) -> int:
+    return main(["gate", str(report), *map(str, arguments)])
+
+
+def test_a_run_that_passes(tmp_path: Path, capsys: Output) -> None:
+    write(tmp_path, job_report(artifact(ONNX), artifact(TFLITE)))
+    assert gate(tmp_path, "--require-measured") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "gate: 12 passed"
+    assert lines[0] == (
+        "pass       x86-64 slim.int8.onnx file_size_mib 1 MiB, limit 2 MiB, headroom 1 MiB"
+    )
+    assert len({line.split(",")[0].rsplit(" ", 2)[0] for line in lines[:-1]}) == 12
+
+
+# What makes a file miss each budget by the same factor, all other figures as they were.
+TOO_MUCH: dict[str, dict[str, Any]] = {
+    "file_size_mib": {"size_bytes": 4 * MIB},
+    "weights_mib": {"weight_bytes": {"int8": MIB, "float32": MIB}},
+    "activation_memory_mib": {"activation_bytes": MIB},
+    "peak_rss_mib": {"peak_rss_bytes": 200 * MIB},
+    "latency_p90_ms": {"latency_ms": {"p50": 2.0, "p90": 10.0, "p99": 20.0}},
+    "accuracy_drop_points": {"top1": 0.88},
+}
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_a_run_that_misses_one_budget(tmp_path: Path, capsys: Output, budget: str) -> None:
+    write(tmp_path, job_report(artifact(**TOO_MUCH[budget])))
+    assert gate(tmp_path) == 1
+    (line,) = (row for row in capsys.readouterr().out.splitlines() if row.startswith("fail"))
+    limit, unit = BUDGETS[budget]
+    assert f"{ONNX} {budget} {2 * limit:g} {unit}, limit {limit:g} {unit}, over by" in line
+
+
+def test_an_equal_figure_passes_and_nan_does_not(tmp_path: Path) -> None:
+    write(tmp_path, job_report(artifact(size_bytes=2 * MIB)))
+    assert gate(tmp_path) == 0
+    write(tmp_path, job_report(artifact(latency_ms={"p50": 1.0, "p90": float("nan"), "p99": 1.0})))
+    assert gate(tmp_path) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "changes"),
+    [
+        ("size:2%", {"size_bytes": round(1.03 * MIB)}),
+        ("size:4KiB", {"size_bytes": MIB + 5000}),
+        ("weights:2%", {"weight_bytes": {"int8": round(0.52 * MIB)}}),
+        ("activations:2%", {"activation_bytes": round(0.26 * MIB)}),
+        ("memory:2%", {"peak_rss_bytes": 52 * MIB}),
+        ("latency:10%", {"latency_ms": {"p50": 2.0, "p90": 2.8, "p99": 3.0}}),
+        ("latency:0.2ms", {"latency_ms": {"p50": 2.0, "p90": 2.8, "p99": 3.0}}),
+        ("top1:0.2", {"top1": 0.892}),
+    ],
+)
+def test_a_run_that_regresses(
+    tmp_path: Path, capsys: Output, asked: str, changes: dict[str, Any]
+) -> None:
+    old = write(tmp_path / "old", job_report())
+    new = write(tmp_path / "new", job_report(artifact(**changes)))
+    assert gate(new) == 0
+    capsys.readouterr()
+    assert gate(new, "--baseline", old, "--fail-on", asked) == 1
+    (line,) = (row for row in capsys.readouterr().out.splitlines() if row.startswith("fail"))
+    assert f"{ONNX} {asked.partition(':')[0]}_regression" in line
+    assert "->" in line
+    assert gate(old, "--baseline", new, "--fail-on", asked) == 0, "better is no regression"
+
+
+def test_latencies_of_different_machines_are_not_compared(tmp_path: Path, capsys: Output) -> None:
+    other: dict[str, Any] = {"environment": {"host": {**HOST, "model": "Other"}}}
+    old = write(tmp_path / "old", job_report(**other))
+    new = write(tmp_path / "new", job_report(artifact(threads=4)))
+    asked = ("--baseline", old, "--fail-on", "latency:1%")
+    assert gate(new, *asked) == 0
+    assert "measured on different machines" in capsys.readouterr().out
+    assert gate(new, *asked, "--require-measured") == 4
+    old = write(tmp_path / "old", job_report())
+    assert gate(new, *asked, "--require-measured") == 4
+    assert "1 thread(s) then, 4 now" in capsys.readouterr().out
+
+
+def test_a_file_that_the_old_run_had_not(tmp_path: Path) -> None:
+    old = write(tmp_path / "old", job_report(artifact(ONNX)))
+    new = write(tmp_path / "new", job_report(artifact(TFLITE)))
+    asked = ("--baseline", old, "--fail-on", "size:1%")
+    assert gate(new, *asked) == 0
+    assert gate(new, *asked, "--require-measured") == 4
+
+
+def test_another_boards_budgets(tmp_path: Path, capsys: Output) -> None:
+    """The same figures; the host speaks for boards of its own kind alone."""
+    write(tmp_path, job_report(artifact(ONNX), artifact(TFLITE)))
+    assert gate(tmp_path, "--board", "rpi5") == 0
+    said = capsys.readouterr().out
+    assert "unverified rpi5 slim.int8.onnx peak_rss_mib 50 MiB, limit 1024 MiB" in said
+    assert "measured on a host unlike rpi5 (aarch64 neon fp16 dotprod)" in said
+    assert gate(tmp_path, "--board", "rpi5", "--require-measured") == 4
+    capsys.readouterr()
+    assert gate(tmp_path, "--board", "stm32f746", "--board", "x86-64") == 1
+    said = capsys.readouterr().out
+    assert "fail       stm32f746 slim.int8.tflite file_size_mib 1 MiB, limit 0.75 MiB" in said
+    assert "stm32f746 slim.int8.onnx" not in said, "that board runs no ONNX"
+    assert "pass       x86-64 slim.int8.onnx file_size_mib" in said
+
+
+def test_devices_decide_on_time_and_memory(tmp_path: Path, capsys: Output) -> None:
+    """The worst device, each by its latest figures; a host unlike the board no longer counts."""
+    slow = {"latency_ms": {"p50": 1.0, "p90": 4.0, "p99": 9.0}}
+    entries = [
+        device("pi@a:/opt", "2026-11-02T00:00:00+00:00"),
+        device("pi@b:/opt", "2026-11-02T00:00:00+00:00", **slow),
+        device("pi@b:/opt", "2026-11-01T00:00:00+00:00", **TOO_MUCH["latency_p90_ms"]),
+    ]
+    mine = artifact(host_matches_board=False)
+    write(tmp_path, job_report(mine, board="rpi5", device_measurements=entries))
+    assert gate(tmp_path, "--require-measured") == 0
+    said = capsys.readouterr().out
+    assert "latency_p90_ms 4 ms, limit 5 ms, headroom 1 ms (measured on pi@b:/opt)" in said
+    entries[0]["measurements"][0]["sha256"] = "another file"
+    entries[1]["measurements"][0]["sha256"] = "another file"
+    write(tmp_path, job_report(mine, board="rpi5", device_measurements=entries[:2]))
+    assert gate(tmp_path, "--require-measured") == 4, "figures of other bytes don't count"
+
+
+def test_a_devices_figures_are_its_own_boards_alone(tmp_path: Path, capsys: Output) -> None:
+    entries = [device("pi@a:/opt", "2026-11-02T00:00:00+00:00")]
+    write(tmp_path, job_report(board="jetson", device_measurements=entries))
+    assert gate(tmp_path, "--board", "rpi5") == 0
+    assert "unverified rpi5 slim.int8.onnx peak_rss_mib" in capsys.readouterr().out
+
+
+def test_figures_of_the_bench(tmp_path: Path, capsys: Output) -> None:
+    path = write(tmp_path, bench_report(artifact(top1=0.885)), "figures.json")
+    assert gate(path) == 0, "its baseline is known by the drop that the bench noted"
+    assert "figures slim.int8.onnx accuracy_drop_points 0.5 points" in capsys.readouterr().out
+    path = write(tmp_path, bench_report(artifact(size_bytes=3 * MIB)), "figures.json")
+    assert gate(path) == 1
+
+
+def test_a_missed_target_fails_by_the_reports_own_budgets(tmp_path: Path) -> None:
+    report = job_report()
+    target = {**report["checks"][0], "file": "", "budget": "target", "status": "fail", "value": 2.0}
+    write(tmp_path, {**report, "checks": [target, *report["checks"]]})
+    assert gate(tmp_path) == 1
+    assert gate(tmp_path, "--board", "x86-64") == 0
+
+
+def test_without_files_nothing_passes(tmp_path: Path) -> None:
+    write(tmp_path, job_report() | {"artifacts": []})
+    assert gate(tmp_path, "--require-measured") == 4
+
+
+def test_limits_of_a_file_take_the_boards_place(tmp_path: Path, capsys: Output) -> None:
+    write(tmp_path, job_report())
+    limits = tmp_path / "gate.yaml"
+    limits.write_text("limits: {size: 900KiB, drop: 0.6 points}\nregressions: {size: 2%}\n")
+    assert gate(tmp_path, "--limits", limits) == 1
+    said = capsys.readouterr().out
+    assert "fail       x86-64 slim.int8.onnx file_size_mib 1 MiB, limit 0.8789 MiB" in said
+    assert "accuracy_drop_points 0.5 points, limit 0.6 points" in said
+    assert "latency_p90_ms 2.5 ms, limit 5 ms" in said
+    limits.write_text("limits: {size: 1MiB}\nregressions: {size: 2%, latency: 1%}\n")
+    old = write(tmp_path / "old", job_report(artifact(size_bytes=MIB // 2)))
+    assert gate(tmp_path, "--limits", limits, "--baseline", old, "--fail-on", "size:100%") == 0
+    assert gate(tmp_path, "--limits", limits, "--baseline", old) == 1
+
+
+def test_a_fleet_is_judged_board_by_board(tmp_path: Path, capsys: Output) -> None:
+    write(tmp_path / "x86-64", job_report())
+    write(tmp_path / "rpi5", job_report(artifact(size_bytes=3 * MIB), board="rpi5"))
+    fleet = {"fleet": [{"board": name, "folder": name} for name in ("x86-64", "rpi5")]}
+    write(tmp_path, fleet, "fleet.json")
+    assert gate(tmp_path) == 1
+    said = capsys.readouterr().out
+    assert "fail       rpi5 slim.int8.onnx file_size_mib" in said
+    assert "pass       x86-64 slim.int8.onnx file_size_mib" in said
+    assert gate(tmp_path, "--baseline", tmp_path, "--fail-on", "size:0%") == 1
+    assert gate(tmp_path / "x86-64", "--baseline", tmp_path, "--fail-on", "size:0%") == 0
