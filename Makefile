@@ -30,6 +30,8 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	if command -v actionlint >/dev/null; then actionlint; else echo "no actionlint here"; fi
 	if test -x $(BIN)/hadolint; then $(BIN)/hadolint Dockerfile; else echo "no hadolint here"; fi
 
 # Every benchmarks/bench_*.py makes one published table and runs without arguments.

@@ -38,6 +38,12 @@ def test_a_limits_file(tmp_path: Path) -> None:
     assert parse_fail_on(["size:2%,latency:1ms", "top1:0.2"]) == found.regressions
 
 
+def test_this_repositorys_own_file() -> None:
+    found = read_limits(Path(__file__).parents[2] / ".github" / "gate.yaml")
+    assert found.budgets["file_size_mib"] == 0.125
+    assert set(found.regressions) == {"size", "top1"}
+
+
 @pytest.mark.parametrize(
     ("text", "parts"),
     [

@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from gate_reports import ONNX, TFLITE, artifact, job_report, write
 from junitparser import Failure, JUnitXml, Skipped
+from xmlschema import XMLSchema
 
 from compress_export.errors import UsageError
 from compress_export.exit_codes import ExitCode
@@ -27,12 +28,13 @@ BAD = Case(
 )
 OPEN = Case("rpi5", Check(TFLITE, "latency_p90_ms", None, 5.0, "ms", "unverified", "no device"))
 CASES = (GOOD, BAD, OPEN)
+SCHEMA = Path(__file__).with_name("junit-10.xsd")  # the Jenkins xUnit plugin's, MIT licence
 NOW = datetime(2026, 11, 22, 12, 30, 5, tzinfo=UTC)
 
 
 def structural_mistakes(path: Path) -> list[str]:
-    """What the schema of Ant's junitreport asks for, as far as readers rely on it."""
-    mistakes = []
+    """What Jenkins' schema says, and what Ant's junitreport and readers ask for beyond it."""
+    mistakes = [str(error.reason) for error in XMLSchema(SCHEMA).iter_errors(str(path))]
     root = ET.parse(path).getroot()
     if root.tag != "testsuites":
         mistakes.append("the root is not testsuites")
@@ -86,6 +88,14 @@ def test_junit(tmp_path: Path) -> None:
     (skipped,) = next(iter(second)).result
     assert isinstance(skipped, Skipped)
     assert "not measured, limit 5 ms (no device)" in skipped.message
+
+
+def test_the_schema_refuses_what_is_wrong(tmp_path: Path) -> None:
+    path = tmp_path / "gate.xml"
+    write_junit(path, CASES, seconds={}, require_measured=False, now=NOW)
+    path.write_text(path.read_text().replace("failure message", "failed message"))
+    path.write_text(path.read_text().replace("</failure>", "</failed>"))
+    assert any("failed" in mistake for mistake in structural_mistakes(path))
 
 
 def test_junit_where_all_had_to_be_measured(tmp_path: Path) -> None:
