@@ -1,0 +1,85 @@
+"""Zero channels in TFLite files: no transposes, and the values that torch has."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from compressor.models import build_model
+from exporters.prepare import deployable
+from exporters.tflite import export_float_tflite
+from exporters.tflite_pad import channel_pads_as_convolutions
+
+amounts = st.integers(0, 5)
+
+
+class Padded(nn.Module):
+    """Every kind of pad: of channels, of pixels, of both, with another value, reflected."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before, self.after = nn.Conv2d(3, 4, 3), nn.Conv2d(20, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.before(x)
+        wider = F.pad(x, (0, 0, 0, 0, 1, 0))
+        both = F.pad(x, (1, 1, 1, 1, 0, 1))[:, :, 1:-1, 1:-1]
+        ones = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)
+        pixels = F.pad(x, (1, 1, 0, 0), mode="reflect")[:, :, :, 1:-1]
+        narrower = F.pad(x, pad=[0, 0, 0, 0, -1, -1])
+        return self.after(torch.cat([wider, both, ones, pixels[:, 1:], narrower], 1)).mean((2, 3))
+
+
+@given(front=amounts, back=amounts)
+def test_a_pad_of_channels_keeps_its_values(front: int, back: int) -> None:
+    x = torch.randn(2, 3, 4, 5)
+    expected = F.pad(x, (0, 0, 0, 0, front, back))
+    with channel_pads_as_convolutions():
+        assert torch.equal(F.pad(x, (0, 0, 0, 0, front, back)), expected)
+
+
+def test_other_pads_are_left_alone() -> None:
+    network, x = Padded().eval(), torch.randn(2, 3, 8, 8)
+    expected = network(x)
+    with channel_pads_as_convolutions():
+        torch.testing.assert_close(network(x), expected)
+
+
+@pytest.fixture(scope="module")
+def resnet20(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
+    """A ResNet with option-A shortcuts and its float file."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("pad") / "resnet20.tflite"
+    network = deployable(build_model("resnet20", 10), (3, 32, 32), lambda _: None)
+    export_float_tflite(network, path, input_shape=(3, 32, 32))
+    return network, path
+
+
+def test_a_resnet_needs_no_transposes(resnet20: tuple[nn.Module, Path]) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(resnet20[1]))
+    operators = Counter(entry["op_name"] for entry in interpreter._get_ops_details())
+    assert operators["CONV_2D"] == 19 + 2  # its own and the two shortcuts
+    assert "TRANSPOSE" not in operators
+
+
+def test_the_file_answers_as_torch(resnet20: tuple[nn.Module, Path]) -> None:
+    from ai_edge_litert.interpreter import Interpreter
+
+    network, path = resnet20
+    x = torch.randn(1, 3, 32, 32)
+    interpreter = Interpreter(str(path))
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x.permute(0, 2, 3, 1))
+    interpreter.invoke()
+    answer = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    np.testing.assert_allclose(answer, network(x).numpy(), rtol=1e-4, atol=1e-5)
