@@ -14,6 +14,7 @@ import typer
 from boards.parts import CALIBRATION_METHODS, FILE_PRECISIONS
 from compress_export.commands.deploy import deploy
 from compress_export.commands.gate import gate
+from compress_export.commands.sign import sign
 from compress_export.run_action import run_action
 from compressor.methods.catalogue import CATALOGUE
 
@@ -391,6 +392,7 @@ def main_job(
 
 app.command("deploy")(deploy)
 app.command("gate")(gate)
+app.command("sign")(sign)
 
 
 def _compress(given: dict[str, Any]) -> int:

@@ -7,6 +7,10 @@ class ManifestError(ValueError):
     """The model folder is incomplete, altered, or its manifest.json can't be read."""
 
 
+class SignatureError(ManifestError):
+    """The folder is not signed, not with this key, or was altered since."""
+
+
 class CodebookError(ValueError):
     """A codebook file is missing, damaged, or of another version."""
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from compress_export.deploy.many import Plan
     from compress_export.deploy.payload import Payload
 
+SAMPLES = "samples.npz"  # that --bundle-samples packs
+
 
 def _option(text: str, *names: str, metavar: str | None = None) -> Any:
     return typer.Option(*names, help=text, metavar=metavar or "")
@@ -117,10 +119,11 @@ def _bench_request(payload: Payload | None, wanted: tuple[Any, ...] | None) -> A
     from compress_export.deploy.destination import remote_path
     from compress_export.deploy.steps import BenchRequest
     from compress_export.errors import UsageError
-    from runtime_bench.manifest import read_manifest
 
     if wanted is None:
         return None
+    from runtime_bench.manifest import read_manifest
+
     if payload is None:
         raise UsageError("--bench measures what was deployed; it doesn't go with --rollback")
     python, threads, runs = wanted
@@ -130,6 +133,8 @@ def _bench_request(payload: Payload | None, wanted: tuple[Any, ...] | None) -> A
         raise UsageError(f"--python {python!r}: not the name or path of a program")
     numbers = (("--threads", threads), ("--runs", runs))
     words = [word for name, n in numbers if n is not None for word in (name, str(n))]
+    if (payload.folder / SAMPLES).is_file():
+        words.append("--samples")
     return BenchRequest(python, read_manifest(payload.folder).board.id, tuple(words))
 
 

@@ -9,7 +9,7 @@ from compress_export.errors import UsageError
 
 _FORM = re.compile(
     r"(?P<user>[A-Za-z0-9_.+\\-]+@)?(\[(?P<ipv6>[0-9A-Fa-f:.]+(%\w+)?)\]|(?P<name>[A-Za-z0-9_.-]+))"
-    r":(?P<path>.*)",
+    r":(?P<path>(?!:).*)",
     re.DOTALL,
 )
 

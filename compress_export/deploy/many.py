@@ -87,7 +87,7 @@ def _run(plan: Plan, destination: Destination, lines: DeviceLines) -> Outcome:
         lines.say(destination, "done")
     except DeviceError as error:
         lines.say(destination, "failed")
-        outcome = replace(outcome, code=ExitCode.TOOL_FAILED, notes=(*outcome.notes, str(error)))
+        outcome = replace(outcome, code=error.code, notes=(*outcome.notes, str(error)))
     return replace(outcome, seconds=round(monotonic() - started, 3))
 
 

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from compress_export.errors import UsageError
+from runtime_bench.signature import SIGNATURE_NAME
 from runtime_bench.verify import sha256_of
 
 SUMS = "SHA256SUMS"
-SIGNATURE = "model.sig"
 _CHUNK_BYTES = 2**16
 _BLOCK_BYTES = 512
 
@@ -101,7 +101,7 @@ def read_payload(given: Path) -> Payload:
         if name in found and found[name].sha256 != digest
     ]
     problems += [
-        f"{name} is not listed" for name in found if name not in (*listed, SUMS, SIGNATURE)
+        f"{name} is not listed" for name in found if name not in (*listed, SUMS, SIGNATURE_NAME)
     ]
     if problems:
         raise UsageError(

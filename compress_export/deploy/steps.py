@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,8 +12,9 @@ from compress_export.deploy.destination import Destination
 from compress_export.deploy.device import Conversation, Ssh
 from compress_export.deploy.errors import DeviceError
 from compress_export.deploy.payload import Payload
+from compress_export.exit_codes import ExitCode
 
-_BENCH_VERDICTS = (0, 1, 4)
+_VERDICTS = (ExitCode.PASSED, ExitCode.BUDGET_MISSED, ExitCode.NOT_MEASURED)
 
 
 @dataclass(frozen=True)
@@ -94,24 +95,24 @@ def bench(ssh: Ssh, destination: Destination, request: BenchRequest) -> dict[str
         device.close_input()
         _, code = device.answer()
         figures, said = device.rest(), device.errors()
-    if int(code) not in _BENCH_VERDICTS:
-        raise DeviceError(f"the bench failed with code {code}: {_last_lines(said)}")
+    last = said.strip().rpartition("\n")[2].strip() or "no message"
+    if int(code) not in _VERDICTS:
+        raise DeviceError(f"the bench failed with code {code}: {last}")
+    if not figures:  # no numpy, say
+        measurable = int(code) != ExitCode.NOT_MEASURED
+        outcome = ExitCode.TOOL_FAILED if measurable else ExitCode.NOT_MEASURED
+        raise DeviceError(f"the bench measured nothing: {last}", outcome)
     try:
         measured: dict[str, Any] = json.loads(figures)
     except ValueError:
-        raise DeviceError(f"the bench wrote no figures: {_last_lines(said)}") from None
+        raise DeviceError(f"the bench wrote no JSON: {last}") from None
     return {"device": destination.text, "measured_at": measured_at, **measured}
 
 
 def unmeasured(entry: dict[str, Any]) -> list[str]:
-    """Names of the files that the device couldn't run, each with the bench's reason."""
+    """What the device had no runtime for, one line for each file."""
     return [
         f"{file['name']}: {file['note'] or 'not measured'}"
         for file in entry["measurements"]
-        if file["latency_ms"] is None
+        if not file["runtime"]
     ]
-
-
-def _last_lines(said: str) -> str:
-    lines: Sequence[str] = [line.strip() for line in said.splitlines() if line.strip()]
-    return " / ".join(lines[-2:]) or "no message"

@@ -1,0 +1,89 @@
+"""Small bundles, and a device that is a folder of this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipapp
+from pathlib import Path
+
+FAKE_SSH = """#!/bin/sh
+# The last argument is what the device's login shell is given.
+for command; do :; done
+exec sh -c "$command"
+"""
+
+# Stands in for the bench: the answers of a device are chosen by the file "answer" in the bundle.
+STAND_IN = """
+import json, os, sys
+answer = open("answer").read().strip() if os.path.exists("answer") else "measured"
+if answer == "broken":
+    sys.exit("bench: the runtime crashed")
+measured = answer == "measured"
+file = {
+    "name": "slim.int8.onnx",
+    "runtime": "onnxruntime 1.0" if measured else "",
+    "note": "" if measured else "no onnxruntime here",
+    "latency_ms": {"p50": 1.0, "p90": 2.0, "p99": 3.0} if measured else None,
+    "measured_on": "board" if os.environ["COMPRESS_EXPORT_BOARD"] == "jetson" else "host",
+    "arguments": sys.argv[1:],
+}
+status = {"measured": "pass", "unmeasured": "unverified"}[answer]
+with open(sys.argv[sys.argv.index("--json") + 1], "w") as figures:
+    content = {"host": {}, "measurements": [file], "checks": [{"status": status}],
+               "verdict": status, "warnings": []}
+    json.dump(content, figures)
+sys.exit(0 if measured else 4)
+"""
+
+MANIFEST = {
+    "schema_version": 1,
+    "board": {"id": "jetson", "kind": "linux", "arch": "aarch64", "isa": [], "cores": 4},
+    "budgets": {},
+    "model": "tiny",
+    "classes": ["a", "b"],
+    "input": {"channels": 3, "height": 8, "width": 8},
+    "preprocessing": {"mean": [0.5], "std": [0.5], "scale": 1.0, "channel_order": "RGB"},
+    "files": [],
+}
+
+
+def make_bundle(folder: Path, content: bytes = b"weights", answer: str = "measured") -> Path:
+    """Write a bundle with its sums; returns `folder`."""
+    (folder / "more").mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST))
+    (folder / "slim.int8.onnx").write_bytes(content)
+    (folder / "-odd näme 'x'.txt").write_text("a name that shells trip over")
+    (folder / "more" / "empty.txt").touch()
+    (folder / "answer").write_text(answer)
+    program = folder.parent / "stand_in"
+    program.mkdir(exist_ok=True)
+    (program / "__main__.py").write_text(STAND_IN)
+    zipapp.create_archive(program, folder / "bench.pyz")
+    return write_sums(folder)
+
+
+def write_sums(folder: Path) -> Path:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "SHA256SUMS")
+    (folder / "SHA256SUMS").write_text(
+        "".join(
+            f"{hashlib.sha256(p.read_bytes()).hexdigest()}  {p.relative_to(folder).as_posix()}\n"
+            for p in files
+        )
+    )
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder, by its relative path."""
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def fake_ssh(folder: Path) -> Path:
+    """Write a program `ssh` that runs its command here; returns its folder, for PATH."""
+    folder.mkdir()
+    (folder / "ssh").write_text(FAKE_SSH)
+    (folder / "ssh").chmod(0o755)
+    return folder
