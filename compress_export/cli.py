@@ -341,6 +341,14 @@ def main_job(
             "--require-measured",
         ),
     ] = None,
+    sign_key: Annotated[
+        str | None,
+        _option(
+            _OUTPUT,
+            "Sign the bundle with this private key; needs the extra signing.",
+            metavar="KEY.pem",
+        ),
+    ] = None,
     out: Annotated[
         str | None,
         _option(

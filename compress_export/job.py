@@ -24,6 +24,7 @@ from compress_export.options import JobOptions
 from compress_export.outputs import OutputFolder, default_out
 from compress_export.progress import RunLog
 from compress_export.schedule import Epochs, choose_epochs
+from compress_export.signing import check_private_key
 from compress_export.targets import Target, resolved_budgets
 from compress_export.task import Task, load_task
 
@@ -138,6 +139,8 @@ def checked_board(options: JobOptions) -> tuple[Board, tuple[str, ...]]:
             "choose --precision int8 or another with integers, on a board that has it"
         )
     refuse_pixels(options, board)
+    if options.sign_key is not None:
+        check_private_key(options.sign_key)
     if "prune" in options.stages:
         refuse_unsearchable(options, board)
     if options.stages == ("prune", "bench"):

@@ -28,7 +28,9 @@ Auto = Literal["auto"]
 STAGES: tuple[Stage, ...] = ("prune", "quantize", "bench")
 
 # Options that say where and how to run, not what to make: --resume may change these.
-_NOT_IDENTITY = frozenset({"out", "force", "resume", "config", "dry_run", "require_measured"})
+_NOT_IDENTITY = frozenset(
+    {"out", "force", "resume", "config", "dry_run", "require_measured", "sign_key"}
+)
 
 
 def _split(value: object) -> object:
@@ -151,6 +153,7 @@ class JobOptions(BaseModel):
     latency_runs: int | None = Field(None, ge=1)
     bundle_samples: int = Field(0, ge=0)
     require_measured: bool = False
+    sign_key: UserPath | None = None
     out: UserPath | None = None
     force: bool = False
 
@@ -211,6 +214,7 @@ class JobOptions(BaseModel):
         self._check_teacher()
         self._check_quantization_training()
         self._check_bundle_samples()
+        self._check_sign_key()
         if self.codebook_epochs is not None and self.codebook is None:
             raise ValueError(
                 f"--codebook-epochs {self.codebook_epochs}: without --codebook no weights are "
@@ -242,6 +246,13 @@ class JobOptions(BaseModel):
         if self.bundle_samples and self.metric is not None:
             raise ValueError(
                 f"{given}: runtime-bench judges top-1 alone, not --metric {self.metric}"
+            )
+
+    def _check_sign_key(self) -> None:
+        if self.sign_key is not None and not {"quantize", "bench"} & set(self.stages):
+            raise ValueError(
+                f"--sign-key {self.sign_key}: --stages {','.join(self.stages)} makes no bundle to "
+                "sign; add quantize"
             )
 
     def _check_new_head(self) -> None:

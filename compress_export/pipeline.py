@@ -20,6 +20,7 @@ from compress_export.job import Job, checked_board, checked_task, open_job
 from compress_export.options import JobOptions
 from compress_export.report import NetworkFigures, build_report, write_report
 from compress_export.schedule import baseline_recipe, choose_epochs
+from compress_export.sealing import seal_bundle
 from compress_export.table import print_report
 from compress_export.targets import (
     EstimatedFile,
@@ -267,8 +268,9 @@ def _complete_bundle(job: Job, bundle: Path, measured: Sequence[Measurement]) ->
 
 
 def publish(job: Job, report: dict[str, Any]) -> Result:
-    """Write the report, turn DIR.run/staged into DIR and show the table."""
+    """Write the report, seal the bundle, turn DIR.run/staged into DIR and show the table."""
     write_report(report, job.folder.staged)
+    seal_bundle(job, report)
     final = job.folder.publish()
     print_report(report, job.log.console)
     job.log.say(f"written to {final}")

@@ -75,6 +75,7 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
             "latency_runs": options.latency_runs,
             "bundle_samples": options.bundle_samples,
             "require_measured": options.require_measured,
+            "sign_key": options.sign_key,
         }
     )
     precision = (saved.named_precisions or (board.target_precision,))[0]

@@ -43,6 +43,7 @@ def sign_bundle(folder: Path, key: Path) -> Path:
     check_private_key(key)
     from model_signing import hashing, signing
 
+    folder = folder.resolve()  # the tool takes no link
     signature = folder / SIGNATURE_NAME
     every_file = hashing.Config().set_ignored_paths(paths=[signature], ignore_git_paths=False)
     config = signing.Config().use_elliptic_key_signer(private_key=key)

@@ -29,6 +29,7 @@ from runtime_bench import (
     verdict,
 )
 from runtime_bench.manifest import RUNTIMES
+from runtime_bench.signature import verify_signature
 from runtime_bench.verdict import EXIT_NOT_MEASURED, EXIT_PASSED
 
 EXIT_USAGE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_TERMINATED = 2, 3, 130, 143
@@ -59,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
+    if options.verify_key is not None:
+        verify_signature(options.folder, options.verify_key)
     samples = _samples(options)
     measurements = measure_folders(
         [options.folder, *options.reference],
@@ -169,6 +172,12 @@ def _parser() -> argparse.ArgumentParser:
         "--runtime",
         choices=[name for names in RUNTIMES.values() for name in names],
         help="for the files of its format; default: the first that is installed",
+    )
+    parser.add_argument(
+        "--verify-key",
+        type=Path,
+        metavar="PUB.pem",
+        help="check the folder's signature first; needs pip install model-signing pyOpenSSL",
     )
     parser.add_argument("--json", type=Path, help="write all figures here")
     parser.add_argument("--require-measured", action="store_true", help="4 if one is unverified")

@@ -30,7 +30,8 @@ def verify_signature(folder: Path, public_key: Path) -> None:
         SignatureError: no signature or key, another key, a file that was altered, added or
             removed, or the library isn't installed.
     """
-    signature = Path(folder) / SIGNATURE_NAME
+    folder = Path(folder).resolve()  # the tool takes no link, such as `current` on a device
+    signature = folder / SIGNATURE_NAME
     if not public_key.is_file():
         raise SignatureError(f"--verify-key {public_key}: no such file")
     if not signature.is_file():
@@ -41,7 +42,7 @@ def verify_signature(folder: Path, public_key: Path) -> None:
     except ImportError as error:
         raise SignatureError(
             f"--verify-key needs the model-signing library, {error.name} is missing: "
-            "pip install model-signing"
+            "pip install model-signing pyOpenSSL"
         ) from error
     # Without a hashing configuration of its own the tool would pass over .git files.
     every_file = hashing.Config().set_ignored_paths(paths=[signature], ignore_git_paths=False)
@@ -52,7 +53,7 @@ def verify_signature(folder: Path, public_key: Path) -> None:
             f"--verify-key {public_key}: no public elliptic-curve key in PEM form ({error})"
         ) from error
     try:
-        config.set_hashing_config(every_file).verify(Path(folder), signature)
+        config.set_hashing_config(every_file).verify(folder, signature)
     except InvalidSignature as error:
         raise SignatureError(f"{signature}: it was altered") from error
     except Exception as error:  # the tool raises ValueError and whatever its parsers do
