@@ -18,9 +18,9 @@ from exporters.model_outputs import SINGLE
 from exporters.quiet import quiet_step
 from exporters.tflite_calibration import quantizer_ranges, tflite_ranges
 from exporters.tflite_pack import bounded_pads, name_outputs_as, repack
-from exporters.tflite_pad import channel_pads_as_convolutions
 from exporters.tflite_prelu import with_prelus_on_planes
 from exporters.tflite_recipes import static_recipe
+from exporters.tflite_rewrites import rewritten_for_tflite
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,7 +53,7 @@ def export_float_tflite(
         ready = with_prelus_on_planes(model)
         channels_last = litert_torch.to_channel_last_io(ready, args=[0]).eval()
         example = torch.zeros(1, height, width, channels)
-        with channel_pads_as_convolutions():
+        with rewritten_for_tflite():
             converted = litert_torch.convert(channels_last, (example,))
         converted.export(str(path))
         repack(path, outputs=outputs)

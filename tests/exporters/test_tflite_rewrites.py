@@ -1,4 +1,4 @@
-"""Zero channels in TFLite files: no transposes, and the values that torch has."""
+"""Operations said in other words: the values that torch has, and files without what was bad."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from boards import load_board
 from compressor.models import build_model
+from exporters import Calibration, export_files
 from exporters.prepare import deployable
 from exporters.tflite import export_float_tflite
-from exporters.tflite_pad import channel_pads_as_convolutions
+from exporters.tflite_rewrites import rewritten_for_tflite
 
 amounts = st.integers(0, 5)
 
@@ -42,15 +44,50 @@ class Padded(nn.Module):
 def test_a_pad_of_channels_keeps_its_values(front: int, back: int) -> None:
     x = torch.randn(2, 3, 4, 5)
     expected = F.pad(x, (0, 0, 0, 0, front, back))
-    with channel_pads_as_convolutions():
+    with rewritten_for_tflite():
         assert torch.equal(F.pad(x, (0, 0, 0, 0, front, back)), expected)
 
 
 def test_other_pads_are_left_alone() -> None:
     network, x = Padded().eval(), torch.randn(2, 3, 8, 8)
     expected = network(x)
-    with channel_pads_as_convolutions():
+    with rewritten_for_tflite():
         torch.testing.assert_close(network(x), expected)
+
+
+@given(height=st.integers(1, 12), width=st.integers(1, 12), rows=amounts, columns=amounts)
+def test_pooling_keeps_its_values(height: int, width: int, rows: int, columns: int) -> None:
+    x, sizes = torch.randn(2, 3, height, width), (rows or None, columns or None)
+    expected, seven = F.adaptive_avg_pool2d(x, sizes), F.adaptive_avg_pool2d(x, 7)
+    with rewritten_for_tflite():
+        torch.testing.assert_close(F.adaptive_avg_pool2d(x, sizes), expected)
+        torch.testing.assert_close(nn.AdaptiveAvgPool2d(7)(x), seven)
+
+
+def test_uneven_pooling_can_be_quantized(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2, 1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(7),
+        nn.Flatten(),
+        nn.Linear(392, 4),
+    )
+    images = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
+    files = export_files(
+        network,
+        stage="slim",
+        folder=tmp_path,
+        input_shape=(3, 8, 8),
+        calibration=Calibration(lambda: [images]),
+        board=load_board("x86-64"),
+        validation=lambda: [images],
+        formats=("tflite",),
+        precisions=("int8",),
+        progress=lambda _: None,
+    )
+    # Its answers have been compared with torch's.
+    assert [file.precision for file in files] == ["int8"]
 
 
 @pytest.fixture(scope="module")

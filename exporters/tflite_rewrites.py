@@ -1,0 +1,94 @@
+"""Operations that come out badly in TFLite files, said in other words with the same values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.overrides import TorchFunctionMode
+
+
+def rewritten_for_tflite() -> TorchFunctionMode:
+    """A context in which torch computes some operations as others.
+
+    - `F.pad` of zero channels is a 1x1 convolution of ones and zeros. The converter puts channels
+      last, but for such a pad it goes to channels first and back: a CIFAR ResNet-20, whose
+      shortcuts are such pads, gets 14 transposes.
+    - Adaptive average pooling to a size that doesn't divide the input's is a mean for each row of
+      pixels and then for each column. Otherwise there are tensors of rank 6, which can't be
+      quantized.
+    """
+    from torch.nn import functional as F
+    from torch.overrides import TorchFunctionMode
+
+    rewrites: Mapping[Any, tuple[Callable[..., bool], Callable[..., Tensor]]] = {
+        F.pad: (_adds_zero_channels, _widened),
+        F.adaptive_avg_pool2d: (_has_uneven_bins, _pooled),
+    }
+
+    class Mode(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            arguments = kwargs or {}
+            applies, rewrite = rewrites.get(func, (None, None))
+            if applies is not None and rewrite is not None and applies(*args, **arguments):
+                return rewrite(*args, **arguments)
+            return func(*args, **arguments)
+
+    return Mode()
+
+
+def _adds_zero_channels(
+    input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
+) -> bool:
+    channels_alone = len(pad) == 6 and not any(pad[:4]) and min(pad[4:]) >= 0
+    return input.dim() == 4 and channels_alone and mode == "constant" and not value
+
+
+def _widened(input: Tensor, pad: Sequence[int], *_: object, **__: object) -> Tensor:
+    """[N, C, H, W] -> [N, front + C + back, H, W]."""
+    import numpy as np
+    import torch
+    from torch.nn import functional as F
+
+    channels, (front, back) = input.shape[1], pad[4:]
+    ones = np.pad(np.eye(channels, dtype=np.float32), ((front, back), (0, 0)))
+    # By way of numpy: what torch computes while it is traced becomes operators of the file.
+    weight = torch.from_numpy(ones).reshape(-1, channels, 1, 1)
+    return F.conv2d(input, weight)
+
+
+def _has_uneven_bins(input: Tensor, output_size: Any) -> bool:
+    sizes = _output_sizes(input, output_size)
+    return any(have % want for have, want in zip(input.shape[-2:], sizes, strict=True))
+
+
+def _pooled(input: Tensor, output_size: Any) -> Tensor:
+    """[..., H, W] -> [..., *output_size], one axis after the other: bins are rectangles."""
+    height, width = _output_sizes(input, output_size)
+    return _means(_means(input, -2, height), -1, width)
+
+
+def _means(x: Tensor, axis: int, bins: int) -> Tensor:
+    """Mean of each bin along an axis, by the rule of `torch.nn.AdaptiveAvgPool2d`."""
+    import torch
+
+    length = x.shape[axis]
+    if bins == length:
+        return x
+    edges = [(i * length // bins, math.ceil((i + 1) * length / bins)) for i in range(bins)]
+    pieces = {
+        (low, high): x.narrow(axis, low, high - low).mean(axis, keepdim=True)
+        for low, high in dict.fromkeys(edges)
+    }
+    return torch.cat([pieces[edge] for edge in edges], axis)
+
+
+def _output_sizes(input: Tensor, output_size: Any) -> tuple[int, int]:
+    """Height and width that are asked for; None stands for the input's."""
+    height, width = (output_size,) * 2 if isinstance(output_size, int | None) else output_size
+    return height or input.shape[-2], width or input.shape[-1]
