@@ -235,6 +235,8 @@ def print_report(report: Report, console: "Console") -> None:
         console.print(f"[dim]codebook  [/] {escape(text)}", highlight=False, soft_wrap=True)
     for text in _profile_lines(report):
         console.print(f"[dim]profile   [/] {escape(text)}", highlight=False, soft_wrap=True)
+    for text in _arena_lines(report):
+        console.print(f"[dim]arena     [/] {escape(text)}", highlight=False, soft_wrap=True)
     for warning in report.get("warnings", ()):
         line = f"[yellow]warning[/]    {escape(warning)}"
         console.print(line, highlight=False, soft_wrap=True)
@@ -303,6 +305,8 @@ def report_markdown(report: Report) -> str:
         lines += ["## Codebook", "", *(f"- {line}" for line in codebook), ""]
     if profiles := _profile_lines(report):
         lines += ["## Profiles", "", *(f"- {line}" for line in profiles), ""]
+    if arenas := _arena_lines(report):
+        lines += ["## Arena", "", *(f"- {line}" for line in arenas), ""]
     if warnings := report.get("warnings"):
         lines += ["## Warnings", "", *(f"- {warning}" for warning in warnings), ""]
     if timings := report.get("timings_seconds"):
@@ -318,6 +322,18 @@ def _profile_lines(report: Report) -> list[str]:
         f"{entry['name']} for {entry['profile']}: {entry['profile_status']}"
         for entry in report.get("artifacts", ())
         if entry.get("profile") and str(entry["path"]).startswith("bundle/")
+    ]
+
+
+def _arena_lines(report: Report) -> list[str]:
+    """What the bundle's file takes of a microcontroller's RAM, in bytes."""
+    found = ((entry, entry.get("arena")) for entry in report.get("artifacts", ()))
+    return [
+        f"{entry['name']}: smallest {arena['smallest_bytes']}, after a run {arena['total_bytes']} "
+        f"(head {arena['head_bytes']}, tail {arena['tail_bytes']}) bytes in {arena['runtime']}; "
+        f"operators {', '.join(arena['operators'])}"
+        for entry, arena in found
+        if arena and str(entry["path"]).startswith("bundle/")
     ]
 
 

@@ -158,3 +158,24 @@ def test_the_terminal_shows_the_same_and_fits_in_80_columns() -> None:
 def test_the_smallest_report_can_be_shown() -> None:
     text = shown({"board": "jetson", "model": "resnet20", "verdict": "pass"})
     assert "verdict: pass" in text
+
+
+def test_the_arena_of_a_microcontrollers_file_is_shown() -> None:
+    report = copy.deepcopy(REPORT)
+    arena = {
+        "head_bytes": 2000,
+        "tail_bytes": 1000,
+        "total_bytes": 3000,
+        "smallest_bytes": 3088,
+        "operators": ["CONV_2D", "ADD"],
+        "runtime": "tflite-micro 0.dev1",
+    }
+    for artifact in report["artifacts"]:
+        artifact["arena"] = arena if artifact["name"].endswith("int8.tflite") else None
+    line = (
+        "slim.int8.tflite: smallest 3088, after a run 3000 (head 2000, tail 1000) bytes in "
+        "tflite-micro 0.dev1; operators CONV_2D, ADD"
+    )
+    assert f"## Arena\n\n- {line}\n" in report_markdown(report)
+    assert f"arena      {line}\n" in shown(report)
+    assert "Arena" not in report_markdown(REPORT)
