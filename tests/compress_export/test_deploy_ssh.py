@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-import sshd
 from deploy_bundles import contents, make_bundle
 
+from benchmarks.deploy import sshd
 from compress_export.cli import main
 
 _REASON = sshd.why_not()

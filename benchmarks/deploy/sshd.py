@@ -35,6 +35,7 @@ class Server:
 
     folder: Path
     port: int
+    user: str
     process: subprocess.Popen[bytes]
 
     @property
@@ -46,7 +47,7 @@ class Server:
         options = {
             "HostName": "127.0.0.1",
             "Port": str(self.port),
-            "User": getpass.getuser(),
+            "User": self.user,
             "IdentityFile": f'"{self.folder / "user_key"}"',
             "IdentitiesOnly": "yes",
             "IdentityAgent": "none",
@@ -61,8 +62,12 @@ class Server:
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[Server]:
-    """Run a server until the block ends; its files lie in `folder`."""
+def serve(folder: Path, user: str | None = None) -> Iterator[Server]:
+    """Run a server until the block ends; its files lie in `folder`.
+
+    Args:
+        user: who logs in, by default who runs this.
+    """
     for name in ("host_key", "user_key", "other_key"):
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name)], check=True
@@ -82,7 +87,7 @@ def serve(folder: Path) -> Iterator[Server]:
         process = subprocess.Popen(command, stderr=log)
         try:
             _wait_for(port, process, folder / "sshd.log")
-            server = Server(folder, port, process)
+            server = Server(folder, port, user or getpass.getuser(), process)
             server.write_config()
             yield server
         finally:

@@ -1,0 +1,90 @@
+"""Make the tables of docs/deploy.md from results/deploy.json.
+
+python -m benchmarks.deploy.page
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.pruning.page.markdown import fill, table
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "deploy.md"
+RESULT = ROOT / "benchmarks" / "results" / "deploy.json"
+
+Result = Mapping[str, Any]
+
+
+def parts(result: Result) -> dict[str, str]:
+    """Return the generated parts of the page."""
+    return {"speed": _speed(result), "cuts": _cuts(result), "failures": _failures(result)}
+
+
+def _speed(result: Result) -> str:
+    speed = result["speed"]
+    user = "a user without rights" if result["restricted_user"] else "the same user"
+    rows = [(row["case"], str(row["code"]), f"{row['seconds']:.1f}") for row in speed["rows"]]
+    home = [
+        (f"`{file['file']}`", file["runtime"] or "none there", _p90(file["p90_ms"]),
+         file["measured_on"])
+        for file in speed["in_report_json"]
+    ]  # fmt: skip
+    return (
+        f"{result['date']}, {result['ssh'].split(',')[0]}, {result['machine']}, logged in as {user}; "
+        f"a bundle of {speed['bundle_bytes'] / 1024:.0f} KiB. Seconds are of the whole command, on a "
+        "machine that was busy with other work.\n\n"
+        f"{table(('What', 'Exit code', 'Seconds'), rows)}\n"
+        "What `--bench` brought into `report.json`, from a Python without torch:\n\n"
+        f"{table(('File', 'Runtime', 'p90, ms', 'measured_on'), home, text_columns=2)}"
+    )
+
+
+def _cuts(result: Result) -> str:
+    cuts = result["cuts"]
+    rows = [
+        (str(row["point"]), row.get("killed", "nothing"), _point(row), row["device_has"],
+         str(row["leftovers"]))
+        for row in cuts["rows"]
+    ]  # fmt: skip
+    header = ("Point", "Killed", "At", "The device has", "Leftovers")
+    return (
+        f"A bundle with {cuts['bytes'] / 2**20:.0f} MiB more, over a line of "
+        f"{cuts['bytes_per_s'] / 2**20:.0f} MiB/s. The digest is computed anew from all files that "
+        "`current` leads to; leftovers are folders in `versions/` that no link names, those of cuts "
+        f"before among them.\n\n{table(header, rows, text_columns=2)}"
+    )
+
+
+def _point(row: Mapping[str, Any]) -> str:
+    if "carried_share" not in row:
+        return ""
+    after = f", then {row['waited_s']} s" if row["waited_s"] else ""
+    return f"{min(row['carried_share'], 1):.0%} sent{after}"
+
+
+def _failures(result: Result) -> str:
+    rows = [
+        (row["case"], str(row["code"]), row["message"].replace("|", "\\|"),
+         "yes" if row["old_version_there"] else "no")
+        for row in result["failures"]
+    ]  # fmt: skip
+    header = ("Case", "Exit code", "Message", "Old version there")
+    return table(header, rows, text_columns=4)
+
+
+def _p90(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+def main() -> None:
+    """Write the page."""
+    result = json.loads(RESULT.read_text(encoding="utf-8"))
+    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), parts(result)), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
