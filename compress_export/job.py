@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -55,6 +55,7 @@ class Job:
         quantization: what training with rounding did, None where there was none.
         first_aid: what was tried for the accuracy of the quantized files, None where nothing was.
         precision_choice: what --precision auto chose from.
+        device_measurements: what devices measured of a finished folder, see docs/report.md.
         reference: files for comparison, unpruned or float.
         checks: budgets and targets decided so far.
         warnings: lines for the report.
@@ -74,6 +75,7 @@ class Job:
     quantization: QuantizationFigures | None = None
     first_aid: FirstAid | None = None
     precision_choice: list[Candidate] = field(default_factory=list)
+    device_measurements: list[dict[str, Any]] = field(default_factory=list)
     reference: list[Exported] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

@@ -269,6 +269,8 @@ def _complete_bundle(job: Job, bundle: Path, measured: Sequence[Measurement]) ->
 
 def publish(job: Job, report: dict[str, Any]) -> Result:
     """Write the report, seal the bundle, turn DIR.run/staged into DIR and show the table."""
+    if job.device_measurements:
+        report = {**report, "device_measurements": job.device_measurements}
     write_report(report, job.folder.staged)
     seal_bundle(job, report)
     final = job.folder.publish()

@@ -90,6 +90,7 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     job.precision_choice = [Candidate.from_json(c) for c in report.get("precision_choice", ())]
     if report.get("quantization_training"):
         job.quantization = QuantizationFigures.from_json(report["quantization_training"])
+    job.device_measurements = report.get("device_measurements", [])
     job.target = Target({}, report["target"]) if report["target"] else None
     job.checks += [Check(**check) for check in report["checks"] if check["budget"] == "target"]
     if (networks / "slim").is_dir():

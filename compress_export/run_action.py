@@ -41,10 +41,10 @@ def run_action(action: Callable[[], int]) -> int:
             sys.stdout.flush()
         return _checked(code)
     except KeyboardInterrupt:
-        _say("interrupted; an unfinished run goes on with --resume")
+        _say(f"interrupted{_way_on()}")
         return ExitCode.INTERRUPTED
     except Terminated:
-        _say("terminated; an unfinished run goes on with --resume")
+        _say(f"terminated{_way_on()}")
         return ExitCode.TERMINATED
     except BrokenPipeError:
         return _stdout_gone()
@@ -55,6 +55,10 @@ def run_action(action: Callable[[], int]) -> int:
         if isinstance(error.__context__, BrokenPipeError):  # what typer and rich make of it
             return _stdout_gone()
         return _unexpected(error)
+
+
+def _way_on() -> str:
+    return "" if _job is None else "; an unfinished run goes on with --resume"
 
 
 def _checked(code: int) -> int:

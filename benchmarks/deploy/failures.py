@@ -28,54 +28,55 @@ def provoke(
             neither; None where there is no such Python.
     """
     folder = device.home / "failures"
-    at = f"board:{folder}"
-    code, said = deploy(device.server.config, old, at)
+    code, said = deploy(device.server.config, old, f"board:{folder}")
     if code:
         raise RuntimeError(f"deploy ended with {code}: {said}")
-    digest = read_payload(old).digest
+    digests = {read_payload(old).digest: "old", read_payload(new).digest: "new"}
     rows = []
-    for what, config, words in _cases(device, new, at, pythons):
-        code, said = deploy(config, *words)
+    for what, config, there, words in _cases(device, old, new, folder, pythons):
+        code, said = deploy(config, *words, f"board:{there}")
         message = said.splitlines()[-1] if said else ""
-        for path, name in ((new.parent, "DIR"), (device.home, "/home"), (device.server.folder, "")):
+        for path, name in ((new.parent, "DIR"), (device.home, ""), (device.server.folder, "")):
             message = message.replace(str(path), name)
-        kept = current_digest(folder) == digest
-        rows.append({"case": what, "code": code, "message": message, "old_version_there": kept})
+        has = digests[current_digest(there)] if (there / "current").exists() else "nothing"
+        rows.append({"case": what, "code": code, "message": message, "device_has": has})
         say(f"{rows[-1]}")
-        if not kept:
-            deploy(device.server.config, "--rollback", at)
+        if has == "new" and there == folder:
+            deploy(device.server.config, "--rollback", f"board:{folder}")
     return rows
 
 
 def _cases(
-    device: Device, new: Path, at: str, pythons: dict[str, str | None]
-) -> Iterator[tuple[str, Path, list[object]]]:
-    """Yield what it is, the ssh configuration and the arguments."""
+    device: Device, old: Path, new: Path, folder: Path, pythons: dict[str, str | None]
+) -> Iterator[tuple[str, Path, Path, list[object]]]:
+    """Yield what it is, the ssh configuration, the folder on the device and the arguments."""
     server, config = device.server, device.server.config
     (server.folder / "empty").write_text("")
     nobody = server.write_config(UserKnownHostsFile=str(server.folder / "empty"))
-    yield "unknown host key", nobody, [new, at]
+    yield "unknown host key", nobody, folder, [new]
     key = (server.folder / "other_key.pub").read_text().rsplit(" ", 1)[0]
     (server.folder / "changed").write_text(f"[127.0.0.1]:{server.port} {key}\n")
     changed = server.write_config(UserKnownHostsFile=str(server.folder / "changed"))
-    yield "changed host key", changed, [new, at]
+    yield "changed host key", changed, folder, [new]
     stranger = server.write_config(IdentityFile=str(server.folder / "other_key"))
-    yield "authentication failed", stranger, [new, at]
-    yield "host unreachable", server.write_config(Port="1"), [new, at]
-    yield "tampered file here", config, [_tampered(new), at]
-    yield "no previous version", config, ["--rollback", at]
+    yield "authentication failed", stranger, folder, [new]
+    yield "host unreachable", server.write_config(Port="1"), folder, [new]
+    yield "tampered file here", config, folder, [_tampered(new)]
+    yield "no previous version", config, folder, ["--rollback"]
     if device.restricted:
-        yield "folder not writable", config, [new, "board:/etc/model"]
-    yield "folder of somebody else", config, [new, f"board:{_occupied(device)}"]
-    with full_disk(device, size_kib=64) as small:
+        yield "folder not writable", config, Path("/etc/model"), [new]
+    yield "folder of somebody else", config, _occupied(device), [new]
+    room_kib = int(1.6 * read_payload(new).size_bytes / 1024)  # for one version, not for two
+    with full_disk(device, room_kib) as small:
         if small is not None:
-            yield "disk full", config, [new, f"board:{small}/m"]
-    yield "tampered file on the device", config, ["--rollback", f"board:{_altered(device, new)}"]
-    yield "no Python there", config, [new, at, "--bench", "--python", "python9"]
+            deploy(config, old, f"board:{small}/m")
+            yield "disk full", config, small / "m", [new]
+    yield "tampered file on the device", config, _altered(device, old, new), ["--rollback"]
+    yield "no Python there", config, folder, [new, "--bench", "--python", "python9"]
     if pythons["none"]:
-        yield "no numpy there", config, [new, at, "--bench", "--python", pythons["none"]]
+        yield "no numpy there", config, folder, [new, "--bench", "--python", pythons["none"]]
     if pythons["numpy"]:
-        yield "no runtime there", config, [new, at, "--bench", "--python", pythons["numpy"]]
+        yield "no runtime there", config, folder, [new, "--bench", "--python", pythons["numpy"]]
 
 
 def _tampered(bundle: Path) -> Path:
@@ -96,11 +97,10 @@ def _occupied(device: Device) -> Path:
     return folder
 
 
-def _altered(device: Device, bundle: Path) -> Path:
+def _altered(device: Device, old: Path, new: Path) -> Path:
     """Deploy twice, then alter the previous version there."""
     folder = device.home / "altered"
-    other = bundle.parent / "old"
-    for one in (other, bundle):
+    for one in (old, new):
         deploy(device.server.config, one, f"board:{folder}")
     model = next((folder / "previous").glob("*.onnx"))
     model.write_bytes(model.read_bytes()[:-1] + b"x")

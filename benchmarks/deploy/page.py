@@ -34,9 +34,9 @@ def _speed(result: Result) -> str:
         for file in speed["in_report_json"]
     ]  # fmt: skip
     return (
-        f"{result['date']}, {result['ssh'].split(',')[0]}, {result['machine']}, logged in as {user}; "
-        f"a bundle of {speed['bundle_bytes'] / 1024:.0f} KiB. Seconds are of the whole command, on a "
-        "machine that was busy with other work.\n\n"
+        f"{result['date']}, {result['ssh'].split(',')[0]}, {result['machine']}, logged in as "
+        f"{user}; a bundle of {speed['bundle_bytes'] / 1024:.0f} KiB. Seconds are of the whole "
+        "command, on a machine that was busy with other work.\n\n"
         f"{table(('What', 'Exit code', 'Seconds'), rows)}\n"
         "What `--bench` brought into `report.json`, from a Python without torch:\n\n"
         f"{table(('File', 'Runtime', 'p90, ms', 'measured_on'), home, text_columns=2)}"
@@ -54,8 +54,8 @@ def _cuts(result: Result) -> str:
     return (
         f"A bundle with {cuts['bytes'] / 2**20:.0f} MiB more, over a line of "
         f"{cuts['bytes_per_s'] / 2**20:.0f} MiB/s. The digest is computed anew from all files that "
-        "`current` leads to; leftovers are folders in `versions/` that no link names, those of cuts "
-        f"before among them.\n\n{table(header, rows, text_columns=2)}"
+        "`current` leads to; leftovers are folders in `versions/` that no link names, which the "
+        f"next deploy removes.\n\n{table(header, rows, text_columns=2)}"
     )
 
 
@@ -69,10 +69,10 @@ def _point(row: Mapping[str, Any]) -> str:
 def _failures(result: Result) -> str:
     rows = [
         (row["case"], str(row["code"]), row["message"].replace("|", "\\|"),
-         "yes" if row["old_version_there"] else "no")
+         row["device_has"])
         for row in result["failures"]
     ]  # fmt: skip
-    header = ("Case", "Exit code", "Message", "Old version there")
+    header = ("Case", "Exit code", "Message", "The device has")
     return table(header, rows, text_columns=4)
 
 

@@ -67,8 +67,11 @@ def deploy(
 
     def action() -> int:
         from compress_export.deploy.many import Plan
+        from compress_export.errors import UsageError
 
         bundle, destinations = _targets(targets, rollback=rollback)
+        if bundle is None and (bench or verify_key is not None):
+            raise UsageError("--rollback sends nothing: --bench and --verify-key don't go with it")
         _check_places(json, ssh_config)
         payload = None if bundle is None else _checked_payload(bundle, verify_key)
         if dry_run:
@@ -120,12 +123,10 @@ def _bench_request(payload: Payload | None, wanted: tuple[Any, ...] | None) -> A
     from compress_export.deploy.steps import BenchRequest
     from compress_export.errors import UsageError
 
-    if wanted is None:
+    if wanted is None or payload is None:
         return None
     from runtime_bench.manifest import read_manifest
 
-    if payload is None:
-        raise UsageError("--bench measures what was deployed; it doesn't go with --rollback")
     python, threads, runs = wanted
     if "/" in python:
         python = remote_path(python, python)

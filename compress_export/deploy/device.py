@@ -220,4 +220,4 @@ def _device_message(said: str) -> str:
 
 def _last_line(said: str) -> str:
     lines: Sequence[str] = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[-1] if lines else "no message"
+    return lines[-1].removeprefix("ssh: ") if lines else "no message"

@@ -141,6 +141,32 @@ def _cut_deploys(bundle, tmp_path):
     return run
 
 
+@pytest.mark.skipif(shutil.which("busybox") is None, reason="no busybox here")
+def test_busybox_is_enough(device, bundles, tmp_path):
+    tools = tmp_path / "busybox"
+    tools.mkdir()
+    for name in ("sh", "mkdir", "ls", "touch", "readlink", "sha256sum", "grep", "sed", "tr", "rm",
+                 "tar", "sync", "mv", "ln"):  # fmt: skip
+        (tools / name).symlink_to(shutil.which("busybox"))
+    for bundle in bundles:
+        payload = read_payload(bundle)
+        lines = f"deploy\n{device}/m\n{payload.version_name()}\n".encode()
+        _run_program(lines + b"".join(payload.tar_chunks()), tools)
+    assert _now(device / "m") == contents(bundles[1])
+    _run_program(f"rollback\n{device}/m\n".encode(), tools)
+    assert _now(device / "m") == contents(bundles[0])
+    (device / "m/previous/slim.int8.onnx").write_bytes(b"evil")
+    with pytest.raises(subprocess.CalledProcessError) as error:
+        _run_program(f"rollback\n{device}/m\n".encode(), tools)
+    assert error.value.stdout.strip() == b"compress-export: error altered slim.int8.onnx"
+
+
+def _run_program(given, tools):
+    """Run the program of the device with the commands in one folder and no others."""
+    command = [str(tools / "sh"), "-c", Ssh().command("board")[-1]]
+    subprocess.run(command, input=given, env={"PATH": str(tools)}, capture_output=True, check=True)
+
+
 def test_cut_transfer_leaves_the_old_version(device, bundles):
     """Whatever part of the archive arrives, it isn't taken for the whole."""
     assert _deploy(bundles[0], f"board:{device}/m") == 0
