@@ -134,6 +134,9 @@ class _Nobody:
     def epoch(self, stage: str, epoch: int, values: object) -> None:
         """Nothing."""
 
+    def policy(self, progress: float, probabilities: object) -> None:
+        """Nothing."""
+
 
 def variants(task: Task, shares: list[float], channel_step: int) -> list[Variant]:
     """Return the network as it is, then both ways of pruning for every share."""

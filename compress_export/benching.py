@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compress_export.job import Job
-    from runtime_bench import Measurement
+    from runtime_bench import Measurement, Trace
 
 LATENCY_RUNS = 100
 
@@ -27,10 +28,15 @@ class Measured:
     Attributes:
         files: one measurement per model file.
         scores: stage -> mean of the metric of its torch network, top-1 by default, a fraction.
+        traces: every time and answer of the files that were run.
+        answers: "torch baseline" and "torch slim" -> class of every test image, int64 (N,); empty
+            where the metric is the user's.
     """
 
     files: tuple[Measurement, ...]
     scores: dict[str, float]
+    traces: tuple[Trace, ...] = ()
+    answers: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
 
 
 def bench(job: Job) -> Measured:
@@ -53,7 +59,8 @@ def _bench_classes(job: Job, networks: dict[str, nn.Module]) -> Measured:
     samples = _write_samples(job.task, predicted, samples_file(job))
     labels = job.task.data.test.labels
     top1 = {name: float((answers == labels).mean()) for name, answers in predicted.items()}
-    return Measured(_measure_files(job, samples), top1)
+    files, traces = _measure_files(job, samples)
+    return Measured(files, top1, traces, {f"torch {name}": a for name, a in predicted.items()})
 
 
 def _bench_scores(job: Job, networks: dict[str, nn.Module]) -> Measured:
@@ -67,21 +74,25 @@ def _bench_scores(job: Job, networks: dict[str, nn.Module]) -> Measured:
     }
     for net in networks.values():
         net.cpu()
-    return Measured(
-        with_scores(_measure_files(job, None), task, task.test_batches, job.log.say), scores
-    )
+    files, traces = _measure_files(job, None)
+    return Measured(with_scores(files, task, task.test_batches, job.log.say), scores, traces)
 
 
-def _measure_files(job: Job, samples: Path | None) -> tuple[Measurement, ...]:
+def _measure_files(
+    job: Job, samples: Path | None
+) -> tuple[tuple[Measurement, ...], tuple[Trace, ...]]:
     from runtime_bench import measure_folders
 
-    return measure_folders(
+    traces: list[Trace] = []
+    files = measure_folders(
         [job.folder.staged / "bundle", job.folder.staged / "reference"],
         samples=samples,
         threads=job.options.threads or 1,
         runs=job.options.latency_runs or LATENCY_RUNS,
         progress=job.log.say,
+        traces=traces,
     )
+    return files, tuple(traces)
 
 
 def samples_file(job: Job) -> Path:

@@ -22,6 +22,7 @@ from compress_export.judging import check_judged
 from compress_export.latency_target import refuse_unsearchable
 from compress_export.options import JobOptions
 from compress_export.outputs import OutputFolder, default_out
+from compress_export.pace import Batches
 from compress_export.progress import RunLog
 from compress_export.schedule import Epochs, choose_epochs
 from compress_export.signing import check_private_key
@@ -115,6 +116,7 @@ def _opened(options: JobOptions, console: Console, stack: ExitStack) -> Job:
     stack.enter_context(log)
     with log.timed("load"):
         task = checked_task(options, log.say, log.decoded)
+    log.batches = Batches(task.batch_size, task.images("search").steps_per_epoch)
     epochs = choose_epochs(options, task.images("search").steps_per_epoch, task.trained)
     precision, *compared = chosen_precisions(options, board, formats)
     exports = Exports(task, board, formats, precision, log.say, tuple(compared), options.raw_input)

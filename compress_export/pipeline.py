@@ -213,6 +213,7 @@ def measure(job: Job) -> dict[str, Any]:
         The report, as documented in docs/report.md.
     """
     from compress_export.benching import Measured, bench, describe
+    from compress_export.evidence import write_evidence
     from compress_export.shipping import ship_what_gains
     from runtime_bench import read_manifest, slower_int8, verdict
 
@@ -234,6 +235,7 @@ def measure(job: Job) -> dict[str, Any]:
         manifest = read_manifest(bundle)
         job.checks += verdict(measured.files, manifest, baseline_top1=score("baseline"))
         job.warnings += slower_int8(measured.files)
+    write_evidence(job, measured)
     return build_report(
         job.options,
         job.board.id,
@@ -273,12 +275,23 @@ def publish(job: Job, report: dict[str, Any]) -> Result:
         report = {**report, "device_measurements": job.device_measurements}
     write_report(report, job.folder.staged)
     seal_bundle(job, report)
+    _draw_page(job)
     final = job.folder.publish()
     print_report(report, job.log.console)
     job.log.say(f"written to {final}")
     statuses = [check.status for check in job.checks]
     code = verdict_code(statuses, require_measured=job.options.require_measured)
     return Result(final, report, code)
+
+
+def _draw_page(job: Job) -> None:
+    """Write report.html. Hours of training must not be lost over a picture of them."""
+    from compress_export.html_report import write_html_report
+
+    try:
+        write_html_report(job.folder.staged)
+    except Exception as error:
+        job.log.say(f"report.html was not written, {type(error).__name__}: {error}")
 
 
 def _first_aid(job: Job) -> Aided | None:

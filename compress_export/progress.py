@@ -1,20 +1,44 @@
-"""What long work shows: a bar, a line per epoch, a CSV per stage, TensorBoard curves."""
+"""What long work shows: a live view on a terminal, lines in a log, CSV and TensorBoard curves."""
 
 from __future__ import annotations
 
 import csv
 import json
+import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 
-_BAR_VALUES = ("loss", "reward", "expected_load", "kept_share")
+from compress_export.pace import Batches, Pace
+from compress_export.policy_trace import PolicyTrace
+from runtime_bench.memory import rss_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TRACE_FILE = "policy.npz"
+"""In the folder of a search by agents: their probabilities, see `policy_trace`."""
+
+_DRAW_EVERY_S = 0.1
+_LINE_EVERY_S = 60.0
+"""In a log that nobody watches: epochs have lines of their own, and long ones some between."""
+
+_SHOWN = (
+    ("loss", "loss", 1, ".3f", ""),
+    ("expected_load", "cost", 1, ".2f", "x limit"),
+    ("kept_share", "kept", 100, ".1f", " %"),
+    ("train_top1", "train", 100, ".1f", " %"),
+    ("train_score", "train", 100, ".1f", " %"),
+)
+"""Value, its name for people, factor, format and unit."""
+
 _WRITE_EVERY_STEPS = 10
 _TIMINGS_FILE = "timings.json"
 
@@ -25,28 +49,42 @@ class RunLog:
     Args:
         folder: DIR.run; gets `STAGE.csv` and `tensorboard/`. None writes nothing. A stage may stand
             in a folder of its own, as "rung-2/search" does.
-        console: where bars and lines go.
+        console: where bars and lines go; without a terminal there are lines only.
+        clock: seconds since any moment.
 
     Attributes:
         console: where bars and lines go.
         timings_seconds: wall time of every stage, by name.
+        batches: what the steps of a training are made of, once that is known.
     """
 
-    def __init__(self, folder: Path | None, console: Console) -> None:
+    def __init__(
+        self,
+        folder: Path | None,
+        console: Console,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._folder = folder
+        self._clock = clock
+        self._said_s = clock()
+        self._drawn_s = -math.inf
+        self.batches: Batches | None = None
         self.timings_seconds = self._earlier_timings()
         self._running: tuple[str, float] | None = None
         self.console = console
-        self._progress = Progress(
+        self._progress = _LiveView(
             TextColumn("{task.description:<15}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.completed}/{task.total} {task.fields[values]}"),
-            TimeRemainingColumn(),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[pace]}"),
+            expand=True,
             console=console,
             transient=True,
             disable=not console.is_terminal,  # a log gets the lines of the epochs alone
         )
         self._bars: dict[str, TaskID] = {}
+        self._paces: dict[str, Pace] = {}
+        self._scores: dict[str, float] = {}
+        self._traces: dict[str, PolicyTrace] = {}
         self._writer: Any = None
 
     def __enter__(self) -> RunLog:
@@ -64,6 +102,7 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """Print one line."""
+        self._said_s = self._clock()
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextmanager
@@ -90,40 +129,104 @@ class RunLog:
             return {}
         return dict(json.loads(path.read_text(encoding="utf-8")))
 
-    def within(self, folder: str) -> _Within:
-        """Return an observer whose stages stand in a folder: "search" becomes "FOLDER/search"."""
-        return _Within(self, folder)
+    def within(self, folder: str, *, batches: bool = True) -> _Within:
+        """Return an observer whose stages stand in a folder: "search" becomes "FOLDER/search".
+
+        Args:
+            batches: their steps are batches of a training.
+        """
+        return _Within(self, folder, self.batches if batches else None)
 
     def step(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
-        """Move the stage's bar."""
-        if stage not in self._bars:
-            # Only while there is a bar: exporters capture the terminal, and a live display would
-            # write into what they capture.
-            self._progress.start()
-            self._bars[stage] = self._progress.add_task(stage, total=total, values="")
-        shown = " ".join(f"{name} {values[name]:.3f}" for name in _BAR_VALUES if name in values)
-        self._progress.update(self._bars[stage], completed=done, values=shown)
+        """Move the stage's bar, or print a line where none came for a minute."""
+        self.paced_step(stage, done, total, values, self.batches)
+
+    def paced_step(
+        self,
+        stage: str,
+        done: int,
+        total: int,
+        values: Mapping[str, float],
+        batches: Batches | None,
+    ) -> None:
+        """Do what `step` does, where steps are made of something else than usual."""
+        pace = self._paces.setdefault(stage, Pace(batches))
+        now_s = self._clock()
+        pace.note(now_s, done, total)
+        if self.console.is_terminal:
+            if now_s - self._drawn_s >= _DRAW_EVERY_S or done == total:
+                self._draw(stage, done, total, values, pace)
+                self._drawn_s = now_s
+        elif now_s - self._said_s >= _LINE_EVERY_S and done < total:
+            self.say(f"{stage}: {', '.join([*pace.texts, *self._figures(stage, values)])}")
         if done == total:
-            self._progress.remove_task(self._bars.pop(stage))
-            self._progress.stop()
+            del self._paces[stage]
         if done % _WRITE_EVERY_STEPS == 0:
             for name, value in values.items():
                 self._curves(f"{stage}/step/{name}", value, done)
 
+    def _draw(
+        self, stage: str, done: int, total: int, values: Mapping[str, float], pace: Pace
+    ) -> None:
+        if done == total:
+            if stage in self._bars:
+                self._progress.remove_task(self._bars.pop(stage))
+                self._progress.stop()
+            return
+        if stage not in self._bars:
+            # Only while there is a bar: exporters capture the terminal, and a live display would
+            # write into what they capture.
+            self._progress.start()
+            self._bars[stage] = self._progress.add_task(stage, total=total, pace="", figures="")
+        self._progress.update(
+            self._bars[stage],
+            completed=done,
+            pace="  ".join(pace.texts),
+            figures="  ".join(self._figures(stage, values)),
+        )
+
+    def _figures(self, stage: str, values: Mapping[str, float]) -> list[str]:
+        """What is known of the network at this moment, and the memory of this process."""
+        found = [
+            f"{text} {values[name] * factor:{form}}{unit}"
+            for name, text, factor, form, unit in _SHOWN
+            if name in values
+        ]
+        if stage in self._scores:
+            found.append(f"validation {100 * self._scores[stage]:.2f} %")
+        memory = rss_bytes()
+        return found if memory is None else [*found, f"memory {memory / 2**20:,.0f} MiB"]
+
     def decoded(self, done: int, total: int) -> None:
         """Move the bar of the images that are read before anything else happens."""
-        self.step("images", done, total, {})
+        self.paced_step("images", done, total, {}, Batches(images=1, per_epoch=0))
 
     def epoch(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
         """Print the epoch's means and append them to the stage's CSV."""
         figures = "  ".join(f"{name} {value:.4f}" for name, value in values.items())
         self.say(f"{stage} epoch {epoch}  {figures}")
+        for name in values.keys() & {"validation_top1", "validation_score"}:
+            self._scores[stage] = values[name]
+        if stage in self._traces:
+            self._traces[stage].save()
         for name, value in values.items():
             self._curves(f"{stage}/{name}", value, epoch)
         if self._folder is not None:
             _append_row(self._folder / f"{stage}.csv", epoch, values)
             timings = json.dumps(self._timings_so_far())
             (self._folder / _TIMINGS_FILE).write_text(timings, encoding="utf-8")
+
+    def policy(self, progress: float, probabilities: Tensor) -> None:
+        """Keep the agents' probabilities of a search that stands in no folder of its own."""
+        self.note_policy("search", "", progress, probabilities)
+
+    def note_policy(self, stage: str, folder: str, progress: float, probabilities: Tensor) -> None:
+        """Keep the agents' probabilities, which the end of the epoch writes."""
+        if self._folder is None:
+            return
+        if stage not in self._traces:
+            self._traces[stage] = PolicyTrace(self._folder / folder / TRACE_FILE)
+        self._traces[stage].note(progress, probabilities.numpy())
 
     def _curves(self, name: str, value: float, at: int) -> None:
         if self._folder is None:
@@ -135,14 +238,26 @@ class RunLog:
         self._writer.add_scalar(name, value, at)
 
 
+class _LiveView(Progress):
+    """Two lines for each stage: the bar with its pace, and the figures below."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        for task in self.tasks:
+            yield self.make_tasks_table([task])
+            yield Text(f"  {task.fields['figures']}", style="dim")
+
+
 class _Within:
     """Passes on what it sees under a longer name, so that no rung overwrites another's rows."""
 
-    def __init__(self, log: RunLog, folder: str) -> None:
-        self._log, self._folder = log, folder
+    def __init__(self, log: RunLog, folder: str, batches: Batches | None) -> None:
+        self._log, self._folder, self._batches = log, folder, batches
 
     def step(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
-        self._log.step(f"{self._folder}/{stage}", done, total, values)
+        self._log.paced_step(f"{self._folder}/{stage}", done, total, values, self._batches)
+
+    def policy(self, progress: float, probabilities: Tensor) -> None:
+        self._log.note_policy(f"{self._folder}/search", self._folder, progress, probabilities)
 
     def epoch(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
         self._log.epoch(f"{self._folder}/{stage}", epoch, values)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compress_export.measured_limits import meet_limits
+from compress_export.policy_trace import summarize
+from compress_export.progress import TRACE_FILE
 from compress_export.reached import Reached, reached
 from compress_export.schedule import finetune_recipe, search_recipe
 from compress_export.targets import (
@@ -47,6 +49,9 @@ if TYPE_CHECKING:
 _RUNG_RATIO = 0.5
 _MAX_RUNGS = 2
 """Below 0.2 of the MACs, picking the best of many epochs on few validation images misleads."""
+
+AGENTS_FILE = "agents.json"
+"""In the folder of a rung, for the report; see docs/report-html.md."""
 
 _DROP_MARGIN = 0.5
 """Share of the allowed drop that a rung may use up on the validation images: files and test images
@@ -194,6 +199,7 @@ class _Rung:
         with job.log.timed("search"):
             choice = self._method()(self._prune_task(bound, step))
             choice.left.model.cpu()
+        summarize(self._work / TRACE_FILE, graph, self._work / AGENTS_FILE)
         images = probe_images(job.task.images("finetune"))
         note = self._work / "channels.json"
         keep, bound = meet_limits(job, choice, graph, bound, images, note)
@@ -258,7 +264,7 @@ class _Rung:
             compute=task.compute,
             seed=task.seed,
             checkpoint=Checkpoint(self._work / "search.pt"),
-            observer=job.log.within(self._work.name),
+            observer=job.log.within(self._work.name, batches=job.options.method != "evolution"),
             teacher=teacher_of(job, recipe),
             objective=task.objective,
         )

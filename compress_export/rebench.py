@@ -30,7 +30,7 @@ from compress_export.task import load_task
 if TYPE_CHECKING:
     from compress_export.job import Job
 
-_KEPT = ("bundle", "reference", "torch")
+_KEPT = ("bundle", "reference", "torch", "evidence")
 
 
 def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack: ExitStack) -> Job:

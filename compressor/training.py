@@ -58,6 +58,13 @@ class Observer(Protocol):
     def epoch(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
         """Called after every epoch with its means."""
 
+    def policy(self, progress: float, probabilities: Tensor) -> None:
+        """Called after every batch of a search by agents, at a share of all its batches.
+
+        Args:
+            probabilities: of keeping each class of the whole network, shape (classes,).
+        """
+
 
 def fit(
     model: nn.Module,

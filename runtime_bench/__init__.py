@@ -21,6 +21,7 @@ from runtime_bench.host import HostFacts, host_facts, host_matches, is_board
 from runtime_bench.manifest import BoardRef, Manifest, read_manifest
 from runtime_bench.measure import describe_folders, measure_folder, measure_folders
 from runtime_bench.measurement import Measurement
+from runtime_bench.trace import Trace
 from runtime_bench.verdict import (
     MACHINE_BOUND,
     Check,
@@ -54,6 +55,7 @@ __all__ = [
     "RuntimeMissingError",
     "Samples",
     "SamplesError",
+    "Trace",
     "describe_folders",
     "exit_code",
     "host_facts",

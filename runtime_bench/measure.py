@@ -18,6 +18,7 @@ from runtime_bench.host import HostFacts, host_facts, host_matches, is_board
 from runtime_bench.manifest import TOP1, Manifest, ModelFile, read_manifest
 from runtime_bench.measurement import Measurement
 from runtime_bench.process import WorkerProcess
+from runtime_bench.trace import Trace
 from runtime_bench.verify import verify_files, verify_sums
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class _Job:
     worker: WorkerProcess
     figures: dict[str, Any] = field(default_factory=dict)
     times_ms: list[float] = field(default_factory=list)
+    predictions: tuple[int, ...] | None = None
 
 
 def measure_folder(
@@ -79,6 +81,7 @@ def measure_folders(
     progress: Progress | None = None,
     silence_s: float = _SILENCE_S,
     runtime: str | None = None,
+    traces: list[Trace] | None = None,
 ) -> tuple[Measurement, ...]:
     """Measure every file of the folders in one run, in manifest order.
 
@@ -93,6 +96,7 @@ def measure_folders(
         silence_s: the longest a measuring process may go without a sign of life, in seconds.
         runtime: one of the names in `manifest.RUNTIMES` for the files of its format; None takes the
             first that is installed.
+        traces: gets what stands behind the figures, one entry per file that was run.
 
     Raises:
         ManifestError: a folder is incomplete or altered, or the folders are for several boards.
@@ -141,6 +145,8 @@ def measure_folders(
                     f"accuracy is the metric {metric}, which needs compress-export"
                 )
             results[place] = replace(results[place], **job.figures)
+            if traces is not None:
+                traces.append(Trace(job.file.name, tuple(job.times_ms), job.predictions))
     return tuple(results[place] for place in sorted(results))
 
 
@@ -267,9 +273,9 @@ def _evaluate(job: _Job, samples: Path, say: Progress) -> None:
         "samples": str(Path(samples).resolve()),
         "preprocessing": asdict(job.manifest.preprocessing),
     }
-    job.figures.update(
-        job.worker.ask(request, lambda done: say(f"{job.file.name}: {done} images evaluated"))
-    )
+    found = job.worker.ask(request, lambda done: say(f"{job.file.name}: {done} images evaluated"))
+    job.predictions = tuple(found.pop("predictions"))
+    job.figures.update(found)
 
 
 def _load(

@@ -99,7 +99,7 @@ class Worker:
         return {"times_ms": times_ms, "peak_rss_bytes": peak_rss_bytes()}
 
     def evaluate(self, request: Answer) -> Answer:
-        """Top-1 and the rest over all samples."""
+        """Top-1 and the rest over all samples, and the answers themselves."""
         runner, file = self._loaded()
         samples = open_samples(Path(request["samples"]))
         preprocessing = Preprocessing.from_json(request["preprocessing"], "request")
@@ -125,6 +125,7 @@ class Worker:
             "recall_macro": recall,
             "eval_seconds": seconds,
             "samples": len(samples),
+            "predictions": predictions.tolist(),
         }
 
     def arena(self, request: Answer) -> Answer:

@@ -170,6 +170,9 @@ class Watcher:
     def step(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
         """Batches are not worth a line."""
 
+    def policy(self, progress: float, probabilities: object) -> None:
+        """Nor are single agents."""
+
     def epoch(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
         """Print an epoch's means."""
         self._on_epoch()

@@ -112,8 +112,10 @@ class _AgentTraining:
         }
 
     def standing(self, progress: float) -> Mapping[str, float]:
-        """Return how far the agents have come: expected cost, kept share, remaining doubt."""
+        """Tell the observer of all agents; return how far they have come: expected cost, kept
+        share, remaining doubt."""
         probabilities = self._probabilities(progress)
+        self._task.observer.policy(progress, probabilities)
         p = probabilities.double().clamp(1e-9, 1 - 1e-9)
         entropy = -(p * p.log2() + (1 - p) * (1 - p).log2()).mean()
         return {

@@ -64,6 +64,7 @@ class Notes:
     def __init__(self, stop_in_epoch: int | None = None) -> None:
         self.epochs: list[tuple[str, int, dict[str, float]]] = []
         self.steps: list[dict[str, float]] = []
+        self.policies: list[tuple[float, Tensor]] = []
         self._stop = stop_in_epoch
 
     def step(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
@@ -73,3 +74,6 @@ class Notes:
 
     def epoch(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
         self.epochs.append((stage, epoch, dict(values)))
+
+    def policy(self, progress: float, probabilities: Tensor) -> None:
+        self.policies.append((progress, probabilities.clone()))
