@@ -14,8 +14,8 @@ import typer
 from boards.parts import CALIBRATION_METHODS, FILE_PRECISIONS
 from compress_export.commands.deploy import deploy
 from compress_export.commands.gate import gate
-from compress_export.commands.sign import sign
 from compress_export.commands.report import report
+from compress_export.commands.sign import sign
 from compress_export.run_action import run_action
 from compressor.methods.catalogue import CATALOGUE
 
@@ -401,8 +401,8 @@ def main_job(
 
 app.command("deploy")(deploy)
 app.command("gate")(gate)
-app.command("sign")(sign)
 app.command("report")(report)
+app.command("sign")(sign)
 
 
 def _compress(given: dict[str, Any]) -> int:

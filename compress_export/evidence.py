@@ -61,16 +61,26 @@ def kept_channels(before: ChannelGraph, after: ChannelGraph) -> list[dict[str, A
 def changed_images(
     labels: NDArray[np.int64], before: NDArray[np.int64], after: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Return the images to show of those whose answer changed, (K,): what was lost comes first.
+    """Return the images to show of those whose answer changed, (K,): lost, won, wrong twice.
 
-    Two thirds of the places are for answers that were right, where there are as many.
+    Two thirds of the places are for answers that were right, where there are as many; they are
+    spread over the test images, which often stand class by class.
     """
-    lost = np.flatnonzero((before == labels) & (after != labels))
-    other = np.flatnonzero((before != after) & (before != labels))
-    won_first = other[np.argsort(after[other] != labels[other], kind="stable")]
-    places = max(MOST_CHANGED * 2 // 3, MOST_CHANGED - len(other))
-    shown = lost[:places]
-    return np.concatenate([shown, won_first[: MOST_CHANGED - len(shown)]])
+    changed = before != after
+    lost = np.flatnonzero(changed & (before == labels))
+    won = np.flatnonzero(changed & (after == labels))
+    neither = np.flatnonzero(changed & (before != labels) & (after != labels))
+    others = len(won) + len(neither)
+    lost = _spread(lost, max(MOST_CHANGED * 2 // 3, MOST_CHANGED - others))
+    won = _spread(won, MOST_CHANGED - len(lost))
+    return np.concatenate([lost, won, _spread(neither, MOST_CHANGED - len(lost) - len(won))])
+
+
+def _spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Return at most so many of the rows, evenly spaced."""
+    if len(rows) <= count:
+        return rows
+    return rows[np.arange(count) * len(rows) // max(count, 1)]
 
 
 def _layers(job: Job, slim: nn.Module) -> list[dict[str, Any]]:
@@ -99,9 +109,12 @@ def _memory(path: Path) -> dict[str, Any]:
         from exporters.inspect_tflite import tflite_schedule
 
         schedule = tflite_schedule(path)
+    live = schedule.live_bytes()
+    # what only makes constants is done once, ahead of time
+    steps = [index for index, step in enumerate(schedule.steps) if step.outputs] or [0]
     return {
-        "operators": [step.name for step in schedule.steps],
-        "live_bytes": schedule.live_bytes(),
+        "operators": [schedule.steps[index].name for index in steps if schedule.steps],
+        "live_bytes": [live[index] for index in steps],
     }
 
 

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from compress_export.html_report.drawing import (
     BAD,
-    CARD,
     FIRST,
     GREY,
     INK,
@@ -78,7 +77,7 @@ def draw_confusion(
     np.fill_diagonal(wrong, 0)
     summary = f"{np.trace(counts)} of {counts.sum()} right."
     if wrong.any():
-        true, said = np.unravel_index(int(wrong.argmax()), wrong.shape)
+        true, said = divmod(int(wrong.argmax()), len(names))
         summary += (
             f" The most common mistake: {names[true]} taken for {names[said]}, "
             f"{wrong[true, said]} times."
@@ -95,14 +94,14 @@ def _matrix(axes: Axes, counts: NDArray[np.int64], names: Sequence[str]) -> None
     figures = 9.5 if size <= 10 else 7
     for true, said in zip(*np.nonzero(counts), strict=True):
         right, value = true == said, float(share[true, said])
-        alpha = (0.15 + 0.75 * value) if right else min(0.15 + 3 * value, 0.9)
+        # never so strong that the count in it is hard to read
+        alpha = (0.08 + 0.4 * value) if right else min(0.08 + 2.5 * value, 0.48)
         corner = (said - 0.47, true - 0.47)
         colour = FIRST if right else BAD
         axes.add_patch(Rectangle(corner, 0.94, 0.94, color=colour, alpha=alpha, lw=0))
-        strong = alpha > 0.55
         axes.text(
             said, true, str(counts[true, said]), ha="center", va="center", fontsize=figures,
-            color=CARD if strong else INK,
+            fontweight="bold" if right else "normal",
         )  # fmt: skip
     axes.set_xlim(-0.6, size - 0.4)
     axes.set_ylim(size - 0.4, -0.6)
