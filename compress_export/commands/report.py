@@ -13,7 +13,7 @@ from compress_export.errors import UsageError
 
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(help="Finished runs, each the DIR of a job.", metavar="DIR...")
+        list[Path], typer.Argument(help="Finished runs, each the DIR of a job.", metavar="DIR")
     ],
     out: Annotated[
         Path | None,
