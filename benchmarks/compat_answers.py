@@ -7,43 +7,17 @@ the checkout on PYTHONPATH. Saves the predicted classes, int64 (N,), and prints 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import platform
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from runtime_bench.manifest import ModelFile, read_manifest
+from runtime_bench.manifest import read_manifest
 from runtime_bench.preprocess import normalise
-from runtime_bench.quantize import from_native, to_native
-from runtime_bench.runtimes import Runner, load_runner
+from runtime_bench.runtimes import load_runner
 from runtime_bench.samples import open_samples
-
-
-class MicroRunner:
-    """A TFLite file in TensorFlow Lite Micro's interpreter; the arena is the library's default."""
-
-    free_batch = False
-
-    def __init__(self, path: Path, file: ModelFile) -> None:
-        micro = importlib.import_module("tflite_micro.python.tflite_micro.runtime")
-        self.runtime = f"tflite-micro {metadata.version('tflite_micro')}"
-        self._interpreter = micro.Interpreter.from_file(str(path))
-        self._file = file
-
-    def prepare(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.generic]:
-        return to_native(batch, self._file.input)
-
-    def invoke(self, native: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-        self._interpreter.set_input(native, 0)
-        self._interpreter.invoke()
-        return np.asarray(self._interpreter.get_output(0))
-
-    def run(self, batch: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return from_native(self.invoke(self.prepare(batch)), self._file.output)
 
 
 def answers(folder: Path, name: str, samples: Path, micro: bool) -> tuple[str, npt.NDArray]:
@@ -51,9 +25,7 @@ def answers(folder: Path, name: str, samples: Path, micro: bool) -> tuple[str, n
     manifest = read_manifest(folder)
     file = next(file for file in manifest.files if file.name == name)
     path = folder / file.path
-    runner: MicroRunner | Runner = (
-        MicroRunner(path, file) if micro else load_runner(path, file, threads=1)
-    )
+    runner = load_runner(path, file, threads=1, runtime="tflite-micro" if micro else None)
     predicted = [
         runner.run(normalise(images, manifest.preprocessing)).argmax(axis=1)
         for images in open_samples(samples, manifest.image_shape).batches(1)
