@@ -200,12 +200,14 @@ def test_saved_networks_go_on(jetson: Ended, tmp_path: Path) -> None:
 def test_bench_alone_measures_a_folder_again(jetson: Ended, tmp_path: Path) -> None:
     shutil.copytree(jetson.out, tmp_path / "out")
     options = "--board jetson --stages bench --latency-runs 5 --require-measured --max-drop 60"
-    again = run_here(tmp_path / "out", *options.split())
+    again = run_here(tmp_path / "out", *options.split(), "--bundle-samples", "30")
     assert again.code == 4, again.complained  # the Jetson's memory was not measured on one
     old, new = jetson.report, again.report
     assert new["stages"] == old["stages"]
     for name in ("sha256", "top1", "path"):
         assert [a[name] for a in new["artifacts"]] == [a[name] for a in old["artifacts"]]
+    assert len(open_samples(again.out / "bundle" / "samples.npz")) == 30
+    verify_sums(again.out / "bundle")
 
 
 # -- options ---------------------------------------------------------------------------------------
