@@ -271,27 +271,19 @@ def _complete_bundle(job: Job, bundle: Path, measured: Sequence[Measurement]) ->
 
 def publish(job: Job, report: dict[str, Any]) -> Result:
     """Write the report, seal the bundle, turn DIR.run/staged into DIR and show the table."""
+    from compress_export.html_report import redraw
+
     if job.device_measurements:
         report = {**report, "device_measurements": job.device_measurements}
     write_report(report, job.folder.staged)
     seal_bundle(job, report)
-    _draw_page(job)
+    redraw(job.folder.staged, job.log.say)
     final = job.folder.publish()
     print_report(report, job.log.console)
     job.log.say(f"written to {final}")
     statuses = [check.status for check in job.checks]
     code = verdict_code(statuses, require_measured=job.options.require_measured)
     return Result(final, report, code)
-
-
-def _draw_page(job: Job) -> None:
-    """Write report.html. Hours of training must not be lost over a picture of them."""
-    from compress_export.html_report import write_html_report
-
-    try:
-        write_html_report(job.folder.staged)
-    except Exception as error:
-        job.log.say(f"report.html was not written, {type(error).__name__}: {error}")
 
 
 def _first_aid(job: Job) -> Aided | None:

@@ -166,6 +166,7 @@ def _run(plan: Plan, destinations: Sequence[Destination], json_path: Path | None
     from compress_export.deploy.home import bring_home, outcomes_json, print_outcomes
     from compress_export.deploy.many import run_all
     from compress_export.exit_codes import worst
+    from compress_export.html_report import redraw
 
     console = Console()
     outcomes = run_all(plan, destinations, console)
@@ -175,4 +176,5 @@ def _run(plan: Plan, destinations: Sequence[Destination], json_path: Path | None
         json_path.write_text(text, encoding="utf-8")
     if plan.payload is not None and (report := bring_home(outcomes, plan.payload.folder)):
         console.print(f"figures of the devices are in {report}", markup=False, highlight=False)
+        redraw(report.parent, lambda line: console.print(line, markup=False, highlight=False))
     return int(worst(one.code for one in outcomes))

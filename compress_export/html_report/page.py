@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,14 @@ def write_report_to(run_folder: Path, path: Path) -> Path:
         UsageError: as `write_html_report` does.
     """
     return write_page(path, report_page(read_run(run_folder)))
+
+
+def redraw(run_folder: Path, say: Callable[[str], None]) -> None:
+    """Write DIR/report.html, or say why not: long work must not be lost over a picture of it."""
+    try:
+        write_html_report(run_folder)
+    except Exception as error:
+        say(f"{PAGE} was not written, {type(error).__name__}: {error}")
 
 
 def report_page(run: RunFolder) -> str:

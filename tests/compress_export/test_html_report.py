@@ -18,7 +18,7 @@ from sklearn.metrics import confusion_matrix
 
 from compress_export.cli import main
 from compress_export.evidence import MOST_CHANGED, changed_images
-from compress_export.html_report import write_comparison, write_html_report
+from compress_export.html_report import redraw, write_comparison, write_html_report
 from compress_export.html_report.answers import confusion
 from compress_export.html_report.compare import run_names
 from compress_export.html_report.tradeoff import Point, pareto
@@ -187,6 +187,14 @@ def test_device_measurements_stand_on_the_page(tmp_path: Path) -> None:
     found = Parsed(write_html_report(write_run(tmp_path / "run", device_measurements=[device])))
     for text in ("user@board:/srv", "2026-11-22T10:00:00Z", "4.00 ms", "aarch64", "throttled"):
         assert text in found.text
+
+
+def test_a_page_that_fails_is_a_line_and_not_the_end(tmp_path: Path) -> None:
+    said: list[str] = []
+    redraw(write_run(tmp_path / "run"), said.append)
+    redraw(write_run(tmp_path / "broken", evidence=False, stages={}), said.append)
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert said == ["report.html was not written, KeyError: 'baseline'"]
 
 
 def test_decisions_of_the_job_stand_on_the_page(tmp_path: Path) -> None:
