@@ -37,6 +37,8 @@ HEAVY = {
 }
 # What a board has: the standard library aside, numpy, Pillow for example images, and a runtime.
 ON_THE_BOARD = {"numpy", "PIL", "onnxruntime", "ai_edge_litert", "tflite_runtime", "tflite_micro"}
+# What it may have: the library that checks signatures.
+ON_THE_BOARD |= {"model_signing"}
 
 
 def imported_names(source: str) -> set[str]:
@@ -143,7 +145,8 @@ def read_setup_cfg() -> ConfigParser:
 def test_every_library_that_is_imported_is_a_requirement() -> None:
     setup = read_setup_cfg()
     extras = setup["options.extras_require"]
-    lines = setup["options"]["install_requires"] + extras["tflite-runtime"] + extras["timm"]
+    optional = [extras[name] for name in ("tflite-runtime", "timm", "signing")]
+    lines = "\n".join([setup["options"]["install_requires"], *optional])
     required = {
         re.split(r"[<>=;\s]", line, maxsplit=1)[0].lower().replace("_", "-")
         for line in lines.splitlines()

@@ -14,7 +14,7 @@ from compress_export.deploy.payload import read_payload
 
 POINTS = 20
 AFTER = 6  # of them once all bytes are there: while the device checks and switches
-STEP_S = 0.15
+STEP_S = 0.05
 BYTES_PER_S = 4 * 2**20
 
 Row = dict[str, Any]

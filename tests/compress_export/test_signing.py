@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import shutil
 
 import pytest
@@ -56,7 +58,7 @@ def test_signed_bundle_is_deployed_under_any_name(keys, signed, monkeypatch):
         (lambda b: (b / "more/empty.txt").unlink(), "pub.pem", "more/empty.txt removed"),
         (lambda b: (b / ".git").write_text("x"), "pub.pem", ".git added"),
         (lambda b: (b / "model.sig").unlink(), "pub.pem", "not signed"),
-        (lambda b: (b / "model.sig").write_text("{}"), "pub.pem", "can't be read"),
+        (lambda b: (b / "model.sig").write_text("{}"), "pub.pem", "can't be used"),
         (lambda b: None, "other.pem", "signed with another key"),
         (lambda b: None, "key.pem", "no public elliptic-curve key"),
         (lambda b: None, "none.pem", "no such file"),
@@ -66,6 +68,16 @@ def test_what_does_not_hold_is_refused(keys, signed, change, key, message):
     change(signed)
     with pytest.raises(UsageError, match=message):
         verify_bundle(signed, keys / key)
+
+
+def test_signature_of_other_content_is_refused(keys, signed):
+    """The statement inside the signature is altered, in place of the files."""
+    text = (signed / "model.sig").read_text()
+    payload = json.loads(text)["dsseEnvelope"]["payload"]
+    statement = base64.b64decode(payload).replace(b"sha256", b"sha512", 1)
+    (signed / "model.sig").write_text(text.replace(payload, base64.b64encode(statement).decode()))
+    with pytest.raises(UsageError, match="altered"):
+        verify_bundle(signed, keys / "pub.pem")
 
 
 def test_files_and_sums_altered_together_end_deploy_with_2(keys, signed, capsys):
