@@ -10,10 +10,12 @@ user may run: with numpy and a runtime (no torch), with numpy alone, with neithe
 from __future__ import annotations
 
 import argparse
+import html
 import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -44,6 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     if reason := why_not():
         sys.exit(reason)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the user and the server go again
     pythons = {
         "runtime": options.python,
         "numpy": options.numpy_python,
@@ -56,6 +59,8 @@ def main() -> None:
         (work / "old" / "labels.txt").write_text("an earlier version\n")
         write_sums(work / "old")
         shutil.copy(options.run / "report.json", work / "run")
+        if (options.run / "evidence").is_dir():
+            shutil.copytree(options.run / "evidence", work / "run" / "evidence")
         result = _measure(device, work, pythons)
     options.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
@@ -111,7 +116,14 @@ def _times(device: Device, bundle: Path, python: str | None) -> dict[str, Any]:
         for file in entry["measurements"]
     ]
     size_bytes = read_payload(bundle).size_bytes
-    return {"bundle_bytes": size_bytes, "rows": rows, "in_report_json": measured}
+    page = bundle.parent / "report.html"
+    shown = page.is_file() and at in html.unescape(page.read_text(encoding="utf-8"))
+    return {
+        "bundle_bytes": size_bytes,
+        "rows": rows,
+        "in_report_json": measured,
+        "in_report_html": shown,
+    }
 
 
 if __name__ == "__main__":

@@ -39,7 +39,9 @@ def _speed(result: Result) -> str:
         "command, on a machine that was busy with other work.\n\n"
         f"{table(('What', 'Exit code', 'Seconds'), rows)}\n"
         "What `--bench` brought into `report.json`, from a Python without torch:\n\n"
-        f"{table(('File', 'Runtime', 'p90, ms', 'measured_on'), home, text_columns=2)}"
+        f"{table(('File', 'Runtime', 'p90, ms', 'measured_on'), home, text_columns=2)}\n"
+        f"`report.html` was drawn anew and {'shows' if speed['in_report_html'] else 'lacks'} the "
+        "device.\n"
     )
 
 
