@@ -166,7 +166,6 @@ def _run(plan: Plan, destinations: Sequence[Destination], json_path: Path | None
     from compress_export.deploy.home import bring_home, outcomes_json, print_outcomes
     from compress_export.deploy.many import run_all
     from compress_export.exit_codes import worst
-    from compress_export.html_report import redraw
 
     console = Console()
     outcomes = run_all(plan, destinations, console)
@@ -175,6 +174,8 @@ def _run(plan: Plan, destinations: Sequence[Destination], json_path: Path | None
         text = json.dumps(outcomes_json(outcomes), indent=2) + "\n"
         json_path.write_text(text, encoding="utf-8")
     if plan.payload is not None and (report := bring_home(outcomes, plan.payload.folder)):
+        from compress_export.html_report import redraw  # seconds of imports
+
         console.print(f"figures of the devices are in {report}", markup=False, highlight=False)
         redraw(report.parent, lambda line: console.print(line, markup=False, highlight=False))
     return int(worst(one.code for one in outcomes))
