@@ -45,8 +45,8 @@ class Arena:
         head_bytes: activations and scratch memory, which operators share over time.
         tail_bytes: what lives as long as the interpreter: tensor and operator records.
         total_bytes: head and tail.
-        smallest_bytes: the smallest arena in which the file can be loaded, found by bisection; a
-            multiple of ALIGNMENT. Loading needs room for a moment that running doesn't.
+        smallest_bytes: the smallest arena in which the file can be loaded and run, found by
+            bisection; a multiple of ALIGNMENT. Loading may need room that running doesn't.
         operators: by their names in the file, each once, in order of first use.
         runtime: name and version.
     """
@@ -107,16 +107,13 @@ def measure_arena(path: Path) -> Arena:
     """
     module = import_runtime("tflite", ("tflite-micro",))
     content = path.read_bytes()
-    interpreter = _interpreter(module, content, _ample_bytes(content))
-    given = interpreter.get_input_details(0)
-    interpreter.set_input(np.zeros(given["shape"], given["dtype"]), 0)
-    interpreter.invoke()
+    interpreter = run_once(module, content, _ample_bytes(content))
     sizes = {name: int(size) for name, size in _REPORTED.findall(_printed(interpreter))}
     if set(sizes) != {"total", "head", "tail"}:
         raise BenchError(f"{version_of(module)} reports no arena; its text may have changed")
 
     def fits(size_bytes: int) -> bool:
-        return _survives(lambda: _interpreter(module, content, size_bytes))
+        return _survives(lambda: run_once(module, content, size_bytes))
 
     return Arena(
         head_bytes=sizes["head"],
@@ -163,6 +160,19 @@ def _survives(attempt: Callable[[], object]) -> bool:
         finally:
             os._exit(code)  # no cleaning up: that is the parent's
     return os.waitpid(child, 0)[1] == 0
+
+
+def run_once(module: ModuleType, content: bytes, arena_bytes: int) -> Any:
+    """Return an interpreter with an arena of its own in which a file has answered zeros.
+
+    Raises:
+        BenchError: the file can't be loaded; where the arena is far too small the process may end.
+    """
+    interpreter = _interpreter(module, content, arena_bytes)
+    given = interpreter.get_input_details(0)
+    interpreter.set_input(np.zeros(given["shape"], given["dtype"]), 0)
+    interpreter.invoke()
+    return interpreter
 
 
 def _interpreter(module: ModuleType, content: bytes, arena_bytes: int) -> Any:

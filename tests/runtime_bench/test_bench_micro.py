@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from runtime_bench import BenchError, Measurement, measure_folder, read_manifest, verdict
-from runtime_bench.micro import ALIGNMENT, _interpreter, _survives, measure_arena, smallest_arena
+from runtime_bench.micro import ALIGNMENT, _survives, measure_arena, run_once, smallest_arena
 from runtime_bench.runtimes import import_runtime, load_runner
 
 pytest.importorskip("tflite_micro", reason="tflite-micro has no wheel for this Python")
@@ -79,8 +79,8 @@ def test_the_arena(folder: Path) -> None:
     assert arena.head_bytes >= bench_models.FEATURES + bench_models.CLASSES
     module = import_runtime("tflite", ("tflite-micro",))
     content = (folder / NAME).read_bytes()
-    _interpreter(module, content, arena.smallest_bytes)
-    assert not _survives(lambda: _interpreter(module, content, arena.smallest_bytes - ALIGNMENT))
+    run_once(module, content, arena.smallest_bytes)
+    assert not _survives(lambda: run_once(module, content, arena.smallest_bytes - ALIGNMENT))
 
 
 def test_measured_in_tflite_micro(measured: Measurement) -> None:
