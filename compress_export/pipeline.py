@@ -273,8 +273,7 @@ def publish(job: Job, report: dict[str, Any]) -> Result:
     """Write the report, seal the bundle, turn DIR.run/staged into DIR and show the table."""
     from compress_export.html_report import redraw
 
-    if job.device_measurements:
-        report = {**report, "device_measurements": job.device_measurements}
+    report = {**report, "device_measurements": job.device_measurements}
     write_report(report, job.folder.staged)
     seal_bundle(job, report)
     redraw(job.folder.staged, job.log.say)

@@ -44,6 +44,9 @@ def test_every_file_is_there(jetson: Ended) -> None:
     assert found == {
         "report.json",
         "report.md",
+        "report.html",
+        *(f"evidence/{name}.json" for name in ("agents", "latency", "layers", "memory")),
+        *(f"evidence/{name}.npz" for name in ("answers", "changed")),
         "bundle/slim.int8.onnx",
         "bundle/slim.int8.tflite",
         "bundle/manifest.json",
@@ -131,7 +134,9 @@ def test_the_bundle_stands_alone(jetson: Ended) -> None:
     by_format = {file.format: file for file in manifest.files}
     assert by_format["onnx"].input.dtype == "float32"
     assert by_format["tflite"].input.dtype == by_format["tflite"].output.dtype == "int8"
-    assert "trtexec --onnx=slim.int8.onnx" in (jetson.out / "bundle" / "README.md").read_text()
+    card = (jetson.out / "bundle" / "README.md").read_text()
+    assert "trtexec --onnx=slim.int8.onnx" in card
+    assert "model-index:" in card and "Top-1 of slim.int8.onnx" in card
 
 
 def test_the_bundle_measures_itself(jetson: Ended, tmp_path: Path) -> None:
