@@ -119,7 +119,9 @@ def test_tflite_runtime_serves_where_litert_is_absent(
 def test_a_missing_runtime_says_what_was_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     hide(monkeypatch, "onnxruntime", "ai_edge_litert", "ai_edge_litert.interpreter")
     hide(monkeypatch, "tflite_runtime", "tflite_runtime.interpreter")
+    hide(monkeypatch, "tflite_micro", "tflite_micro.python.tflite_micro.runtime")
     with pytest.raises(RuntimeMissingError, match="no onnx runtime can be imported"):
         import_runtime("onnx")
-    with pytest.raises(RuntimeMissingError, match=r"ai_edge_litert: .*; tflite_runtime: "):
+    tried = r"ai-edge-litert: .*; tflite-runtime: .*; tflite-micro: "
+    with pytest.raises(RuntimeMissingError, match=tried):
         import_runtime("tflite")
