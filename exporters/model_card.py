@@ -142,6 +142,10 @@ EXTRAS = {
         "- `bench.pyz`: measures these files on the machine at hand, with numpy and a runtime: "
         "`python bench.pyz`.\n"
     ),
+    "FIRMWARE.md": (
+        "- `model_data.h`, `model_data.cc`: the network as a C array; `FIRMWARE.md` says what the "
+        "firmware needs.\n"
+    ),
     "samples.npz": "- `samples.npz`: labelled images for `python bench.pyz --samples`.\n",
 }
 

@@ -59,9 +59,7 @@ def deploy(
 ) -> Callable[[], int]:
     """Bring a bundle to devices over OpenSSH, switch to it in one step, and measure it there.
 
-    Needs your ssh (keys, known_hosts, ~/.ssh/config) and on the device a POSIX shell, tar and
-    sha256sum; for --bench also Python with numpy and a runtime. Nothing is asked, host keys are
-    always checked.
+    Nothing is asked, and host keys are always checked. See docs/deploy.md.
     """
     wanted = (python, threads, runs) if bench else None
 
