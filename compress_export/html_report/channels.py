@@ -47,6 +47,7 @@ def draw_layers(layers: Sequence[Mapping[str, Any]]) -> Chart:
             )  # fmt: skip
         plain_rows(axes, [layer["layer"] for layer in shown])
         axes.set_xlim(0, max(totals) * 1.18)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("output channels: kept (solid) of all")
         svg = svg_of(figure, "layers")
     before, after = sum(e["channels"] for e in layers), sum(e["kept"] for e in layers)
