@@ -7,7 +7,7 @@ actions: `--help` has to answer at once.
 
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,11 @@ from compress_export.commands.report import report
 from compress_export.commands.sign import sign
 from compress_export.run_action import run_action
 from compressor.methods.catalogue import CATALOGUE
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from compress_export.options import JobOptions
 
 Action = Callable[[], int]
 
@@ -62,8 +67,16 @@ def _show_version(wanted: bool) -> None:
 def main_job(
     context: typer.Context,
     board: Annotated[
+        list[str] | None,
+        _option(
+            _INPUT,
+            "Board: a shipped name (jetson), a file name or a path; several make a fleet.",
+            metavar="BOARD",
+        ),
+    ] = None,
+    fleet: Annotated[
         str | None,
-        _option(_INPUT, "Board: a shipped name (jetson), a file name or a path.", metavar="BOARD"),
+        _option(_INPUT, "YAML file with the boards of a fleet.", metavar="FILE"),
     ] = None,
     model: Annotated[
         str | None,
@@ -409,10 +422,12 @@ def _compress(given: dict[str, Any]) -> int:
     """The main job. Imports torch and the rest by way of the pipeline, after the options."""
     from rich.console import Console
 
-    from compress_export.job_file import resolve_options
+    from compress_export.job_file import resolve_jobs
     from compress_export.run_action import note_job
 
-    options = resolve_options(given)
+    options, *others = jobs = resolve_jobs(given)
+    if others:
+        return _compress_fleet(jobs, Console())
     note_job(options)
     from compress_export.pipeline import compress, plan_job
 
@@ -420,6 +435,14 @@ def _compress(given: dict[str, Any]) -> int:
     if options.dry_run:
         return plan_job(options, console)
     return int(compress(options, console).exit_code)
+
+
+def _compress_fleet(jobs: Sequence["JobOptions"], console: "Console") -> int:
+    from compress_export.fleet.run import compress_fleet, plan_fleet
+
+    if jobs[0].dry_run:
+        return plan_fleet(jobs, console)
+    return int(compress_fleet(jobs, console).exit_code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from compress_export.codebook import CodebookFigures
     from compress_export.first_aid_figures import FirstAid
+    from compress_export.fleet.sharing import Sharing
     from compress_export.precision_choice import Candidate
     from compress_export.pruning import Pruned
     from compress_export.quantization_training import QuantizationFigures
@@ -60,6 +61,7 @@ class Job:
         reference: files for comparison, unpruned or float.
         checks: budgets and targets decided so far.
         warnings: lines for the report.
+        sharing: work that other jobs of the same fleet have done, None where it stands alone.
     """
 
     options: JobOptions
@@ -80,6 +82,7 @@ class Job:
     reference: list[Exported] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    sharing: Sharing | None = None
 
     @property
     def baseline(self) -> nn.Module:

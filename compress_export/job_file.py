@@ -34,27 +34,68 @@ def resolve_options(given: Mapping[str, Any]) -> JobOptions:
         raise UsageError(_one_line(error, origin)) from None
 
 
+def resolve_jobs(given: Mapping[str, Any]) -> tuple[JobOptions, ...]:
+    """One job for each board of the command line or of its fleet file; else the job file's one.
+
+    given: as for `resolve_options`, with a list of boards and the path of a fleet file, `fleet`.
+    Raises UsageError like `resolve_options`, for both of them given, and for a bad fleet file.
+    """
+    rest = {name: value for name, value in given.items() if name not in ("board", "fleet")}
+    boards, fleet = list(given.get("board") or ()), given.get("fleet")
+    if fleet is not None and boards:
+        raise UsageError(
+            f"--fleet {fleet} and --board {boards[0]} exclude each other: put the board in the file"
+        )
+    if fleet is not None:
+        boards = read_fleet_file(Path(fleet).expanduser())
+    if not boards:
+        return (resolve_options(rest),)
+    return tuple(resolve_options({**rest, "board": board}) for board in boards)
+
+
+def read_fleet_file(path: Path) -> list[str]:
+    """Boards of a file that holds `boards:` and a list of names or paths.
+
+    Raises UsageError where it holds anything else.
+    """
+    content = _read_mapping(path, "--fleet", "'boards:' and a list")
+    known = {"boards"}
+    problems = [_unknown_key(str(key), known) for key in content if key not in known]
+    boards = content.get("boards")
+    if not problems and not (isinstance(boards, list) and boards):
+        problems = ["boards: must be a list of names or paths, as in [jetson, boards/mine.yaml]"]
+    elif not problems:
+        wrong = [board for board in boards or () if not isinstance(board, str)]
+        problems = [f"boards: {board!r} is neither a name nor a path" for board in wrong]
+    if problems:
+        raise UsageError(f"--fleet {path}: {'; '.join(problems)}")
+    return list(boards or ())
+
+
 def read_job_file(path: Path) -> dict[str, Any]:
     """Options of a job file by field name; dashes and underscores are the same, null is left out.
 
     Paths in the file are relative to the working directory, like those on the command line.
     Raises UsageError where the file cannot be read, is not a mapping or has unknown keys.
     """
+    return _known_keys(_read_mapping(path, "--config", "options as 'name: value' lines"), path)
+
+
+def _read_mapping(path: Path, option: str, wanted: str) -> Mapping[object, Any]:
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise UsageError(f"--config {path}: cannot be read ({reason})") from None
+        raise UsageError(f"{option} {path}: cannot be read ({reason})") from None
     except yaml.YAMLError as error:
-        raise UsageError(f"--config {path}: not valid YAML: {_flat(str(error))}") from None
+        raise UsageError(f"{option} {path}: not valid YAML: {_flat(str(error))}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
         raise UsageError(
-            f"--config {path}: must hold options as 'name: value' lines, "
-            f"but holds a {type(content).__name__}"
+            f"{option} {path}: must hold {wanted}, but holds a {type(content).__name__}"
         )
-    return _known_keys(content, path)
+    return content
 
 
 def _known_keys(content: Mapping[object, Any], path: Path) -> dict[str, Any]:

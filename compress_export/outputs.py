@@ -5,6 +5,8 @@ DIR.run/            work in progress: checkpoints, curves, logs; --resume goes o
 DIR.run/staged/     the result while it is being put together
 DIR.run/lock        held while a process works there; the kernel frees it when the process dies
 DIR.run/options.json  which job this is, so that --resume cannot mix two
+
+A fleet's DIR (docs/fleet.md) is made in the same way, with a folder of this kind for every board.
 """
 
 import fcntl
@@ -22,6 +24,9 @@ from compress_export.errors import UsageError
 # Files that hold no progress: a run folder with nothing else in it is not worth keeping.
 _BOOKKEEPING = frozenset({"lock", "options.json", "error.log"})
 
+# A folder with one of these was made by this program.
+_REPORTS = ("report.json", "fleet.json")
+
 
 def default_out(board_id: str) -> Path:
     """Where results go when --out is not given, relative to the working directory."""
@@ -31,6 +36,12 @@ def default_out(board_id: str) -> Path:
 def run_folder(out: Path) -> Path:
     """DIR.run of DIR."""
     return out.with_name(out.name + ".run")
+
+
+def is_unfinished(out: Path) -> bool:
+    """Whether DIR.run holds work that --resume would go on with."""
+    run = run_folder(out)
+    return _has_progress(run) and not (run / "finished").is_file()
 
 
 class OutputFolder:
@@ -142,7 +153,8 @@ def _check_replaceable(final: Path, *, force: bool) -> None:
         return
     if not final.is_dir() or final.is_symlink():
         raise UsageError(f"--out {final}: exists and is not a folder; choose another name")
-    if not any(final.iterdir()) or (force and (final / "report.json").is_file()):
+    ours = any((final / name).is_file() for name in _REPORTS)
+    if not any(final.iterdir()) or (force and ours):
         return
     if force:
         raise UsageError(
@@ -153,7 +165,7 @@ def _check_replaceable(final: Path, *, force: bool) -> None:
 
 
 def _check_run_folder(final: Path, run: Path, *, force: bool, resume: bool) -> None:
-    unfinished = _has_progress(run) and not (run / "finished").is_file()
+    unfinished = is_unfinished(final)
     if resume and not unfinished:
         why = "that run is finished" if run.is_dir() else f"{run} does not exist"
         raise UsageError(f"--resume: nothing to resume for {final}, {why}; leave --resume out")

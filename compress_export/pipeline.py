@@ -69,17 +69,23 @@ def compress(options: JobOptions, console: Console | None = None) -> Result:
         ExportError, BenchError, SlimError: a tool failed.
     """
     with open_job(options, console) as job:
-        if options.stages != ("bench",):
-            train_baseline(job)
-        if "prune" in options.stages:
-            prune(job)
-        if options.qat_epochs and options.stages != ("bench",):
-            train_quantized(job)
-        if options.codebook is not None and options.stages != ("bench",):
-            share_weights(job)
-        if "quantize" in options.stages:
-            export(job)
-        return publish(job, measure(job))
+        return run_stages(job)
+
+
+def run_stages(job: Job) -> Result:
+    """Run all stages that the job's options name, and publish DIR."""
+    options = job.options
+    if options.stages != ("bench",):
+        train_baseline(job)
+    if "prune" in options.stages:
+        prune(job)
+    if options.qat_epochs and options.stages != ("bench",):
+        train_quantized(job)
+    if options.codebook is not None and options.stages != ("bench",):
+        share_weights(job)
+    if "quantize" in options.stages:
+        export(job)
+    return publish(job, measure(job))
 
 
 def train_baseline(job: Job) -> None:
@@ -89,6 +95,8 @@ def train_baseline(job: Job) -> None:
 
     task, log = job.task, job.log
     images = task.images("baseline")
+    if job.sharing is not None:
+        job.sharing.take_baseline(job)
     with log.timed("baseline"):
         if job.epochs.baseline == 0:
             job.baseline_score = evaluate(
@@ -133,6 +141,8 @@ def prune(job: Job) -> None:
     job.log.say(f"target: {job.target.why}")
     if p90_ms is not None and "latency_ms" in job.target.limits:
         start = replace(start, costs=costs_with_latency(job, start.graph, p90_ms))
+    if job.sharing is not None:
+        job.sharing.take_search(job, job.target)
     try:
         job.pruned = prune_to(job, job.target, start)
     except TargetError as error:

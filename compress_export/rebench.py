@@ -47,7 +47,7 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     from compressor.saved import load_model
     from runtime_bench import Check
 
-    report = _read_report(out, board)
+    report = _checked_report(out, board)
     saved = JobOptions(**report["options"])
     folder = stack.enter_context(OutputFolder(out, force=options.force, update=True))
     for name in _KEPT:
@@ -101,14 +101,20 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     return job
 
 
-def _read_report(out: Path, board: Board) -> dict[str, Any]:
+def read_report(out: Path) -> dict[str, Any]:
+    """What is in the report.json of a finished folder."""
+    report: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    return report
+
+
+def _checked_report(out: Path, board: Board) -> dict[str, Any]:
     path = out / "report.json"
     if not (out / "bundle").is_dir() or not path.is_file():
         raise UsageError(
             f"--stages bench: {out} holds no bundle/ and report.json of an earlier run to measure; "
             "run prune,quantize first or name the right folder with --out"
         )
-    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    report = read_report(out)
     if report["board"] != board.id:
         raise UsageError(f"--board {board.id}: {out} was made for board {report['board']}")
     return report

@@ -57,14 +57,7 @@ def write_manifest(
     channels, height, width = input_shape
     manifest = {
         "schema_version": SCHEMA_VERSION,
-        "board": {
-            "id": board.id,
-            "kind": board.kind,
-            "arch": board.cpu.arch,
-            "isa": list(board.cpu.isa),
-            "cores": board.cpu.cores,
-        },
-        "budgets": board.budgets.limits() | _usable(board),
+        **_addressee(board),
         "model": model,
         "classes": list(classes),
         "input": {"channels": channels, "height": height, "width": width},
@@ -92,9 +85,19 @@ def replace_files(folder: Path, files: Sequence[Exported], *, board: Board) -> N
     Args:
         files: those that lie in `folder` by now.
     """
+    _rewrite(folder, {"files": [file.to_json() for file in files]}, files, board)
+
+
+def address_to(folder: Path, board: Board) -> None:
+    """Let a finished folder be that of another board, which takes the same files."""
+    _rewrite(folder, _addressee(board), read_manifest_files(folder), board)
+
+
+def _rewrite(
+    folder: Path, changes: Mapping[str, Any], files: Sequence[Exported], board: Board
+) -> None:
     path, readme = folder / MANIFEST, folder / "README.md"
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    manifest["files"] = [file.to_json() for file in files]
+    manifest = json.loads(path.read_text(encoding="utf-8")) | changes
     path.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     if readme.is_file():
         entry = manifest.get("codebook")
@@ -154,8 +157,23 @@ def write_sums(folder: Path) -> Path:
     return sums
 
 
-def _usable(board: Board) -> dict[str, float]:
-    """What a microcontroller has at all: no choice of anybody's, but as hard a limit."""
-    if board.kind != "mcu":
-        return {}
-    return {"ram_mib": board.memory.usable_mib, "flash_mib": board.storage.usable_mib}
+def limits_of(board: Board) -> dict[str, float]:
+    """A board's budgets, and what a microcontroller has at all: no choice, but as hard a limit."""
+    limits = dict(board.budgets.limits())
+    if board.kind == "mcu":
+        limits |= {"ram_mib": board.memory.usable_mib, "flash_mib": board.storage.usable_mib}
+    return limits
+
+
+def _addressee(board: Board) -> dict[str, Any]:
+    """What a manifest says of its board."""
+    return {
+        "board": {
+            "id": board.id,
+            "kind": board.kind,
+            "arch": board.cpu.arch,
+            "isa": list(board.cpu.isa),
+            "cores": board.cpu.cores,
+        },
+        "budgets": limits_of(board),
+    }

@@ -47,11 +47,23 @@ def judge_report(
             was judged by, targets of its search among them.
         limits: in place of the budgets of the same name.
     """
-    budgets = dict(report.budgets) if board is None else board.budgets.limits()
-    budgets.update(limits)
+    budgets = dict(report.budgets) if board is None else _limits_of(board)
+    budgets = _in_order(budgets | dict(limits))
     name = report.board if board is None else board.id
     own = [Case(name, check) for check in report.targets] if board is None else []
     return (*own, *_budget_cases(report, board, name, budgets))
+
+
+def _in_order(budgets: Mapping[str, float]) -> dict[str, float]:
+    from runtime_bench.manifest import BUDGETS
+
+    return {name: budgets[name] for name in BUDGETS if name in budgets}
+
+
+def _limits_of(board: Board) -> dict[str, float]:
+    from exporters.bundle import limits_of
+
+    return limits_of(board)
 
 
 def _budget_cases(
