@@ -285,7 +285,8 @@ def publish(job: Job, report: dict[str, Any]) -> Result:
 
     report = {**report, "device_measurements": job.device_measurements}
     write_report(report, job.folder.staged)
-    seal_bundle(job, report)
+    bundle = job.folder.staged / "bundle"
+    seal_bundle(bundle, report, board=job.board, options=job.options, say=job.log.say)
     redraw(job.folder.staged, job.log.say)
     final = job.folder.publish()
     print_report(report, job.log.console)

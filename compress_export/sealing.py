@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compress_export.job import Job
+    from boards import Board
+    from compress_export.options import JobOptions
 
 
-def seal_bundle(job: Job, report: Mapping[str, Any]) -> None:
+def seal_bundle(
+    bundle: Path,
+    report: Mapping[str, Any],
+    *,
+    board: Board,
+    options: JobOptions,
+    say: Callable[[str], None],
+) -> None:
     """Write what was measured into the bundle's model card, then sums and, with a key, signature.
 
     A signature of an earlier run goes: it can't hold any more.
 
     Args:
+        bundle: the folder; where there is none, nothing is done.
         report: what is in report.json.
     """
     from compress_export.signing import sign_bundle
@@ -23,16 +32,15 @@ def seal_bundle(job: Job, report: Mapping[str, Any]) -> None:
     from exporters.model_card import complete_card
     from runtime_bench.signature import SIGNATURE_NAME
 
-    bundle = job.folder.staged / "bundle"
     if not bundle.is_dir():
         return
     (bundle / SIGNATURE_NAME).unlink(missing_ok=True)
-    dataset_id = public_name(job.options.data)
-    complete_card(bundle, board=job.board, report=report, dataset_id=dataset_id)
+    dataset_id = public_name(options.data)
+    complete_card(bundle, board=board, report=report, dataset_id=dataset_id)
     write_sums(bundle)
-    if job.options.sign_key is not None:
-        sign_bundle(bundle, job.options.sign_key)
-        job.log.say(f"bundle signed with {job.options.sign_key}")
+    if options.sign_key is not None:
+        sign_bundle(bundle, options.sign_key)
+        say(f"bundle signed with {options.sign_key}")
 
 
 def public_name(data: str) -> str | None:

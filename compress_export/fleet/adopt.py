@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from compress_export.fleet.need import Member
 
 
-def adopt(folder: Path, report: dict[str, Any], member: Member) -> dict[str, Any]:
+def adopt(
+    folder: Path, report: dict[str, Any], member: Member, say: Callable[[str], None]
+) -> dict[str, Any]:
     """Address the folders to the board, and hold their files to its budgets.
 
     Args:
         folder: a copy of a finished DIR, changed in place.
         report: what is in its report.json.
+        say: is told what is done.
 
     Returns:
         The board's report, which is in `folder` then.
@@ -21,7 +25,9 @@ def adopt(folder: Path, report: dict[str, Any], member: Member) -> dict[str, Any
     from compress_export.bundling import complete_bundle
     from compress_export.gate.judged import judge_report
     from compress_export.gate.reported import read_reports
+    from compress_export.html_report import redraw
     from compress_export.report import write_report
+    from compress_export.sealing import seal_bundle
     from exporters.bundle import address_to
     from runtime_bench import overall
 
@@ -44,4 +50,6 @@ def adopt(folder: Path, report: dict[str, Any], member: Member) -> dict[str, Any
         "verdict": overall(checks),
     }
     write_report(mine, folder)
+    seal_bundle(folder / "bundle", mine, board=board, options=member.options, say=say)
+    redraw(folder, say)
     return mine

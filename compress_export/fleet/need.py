@@ -47,6 +47,11 @@ class Need:
         """The first board's id."""
         return self.members[0].board.id
 
+    @property
+    def boards(self) -> str:
+        """Their ids, for people."""
+        return ", ".join(member.board.id for member in self.members)
+
 
 def need_of(board: Board, formats: Sequence[str], precisions: Sequence[str]) -> dict[str, Any]:
     """Return all that the search, the export and the choice of what is shipped read of a board.

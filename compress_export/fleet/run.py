@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from compress_export.options import JobOptions
 from compress_export.outputs import OutputFolder, is_unfinished, run_folder
 from compress_export.run_action import note_job
 
+Say = Callable[[str], None]
 DEFAULT_OUT = Path("compress-export-out") / "fleet"
 
 
@@ -54,11 +55,15 @@ def compress_fleet(jobs: Sequence[JobOptions], console: Console | None = None) -
     options = jobs[0]
     needs = _checked(jobs)
     out = options.out or DEFAULT_OUT
+
+    def say(line: str) -> None:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     with OutputFolder(out, force=options.force, resume=options.resume) as folder:
         folder.claim_job(_identity(options, needs))
-        reports = _run_all(needs, folder.run / "jobs", console)
+        reports = _run_all(needs, folder.run / "jobs", console, say)
         results = [
-            _collect(need, report, folder, index)
+            _collect(need, report, folder, index, say)
             for need, report in zip(needs, reports, strict=True)
             for index in range(len(need.members))
         ]
@@ -69,7 +74,7 @@ def compress_fleet(jobs: Sequence[JobOptions], console: Console | None = None) -
         for need in needs:
             shutil.rmtree(folder.run / "jobs" / need.name)
     print_matrix(fleet, console)
-    console.print(f"written to {final}", highlight=False, soft_wrap=True)
+    say(f"written to {final}")
     return FleetResult(final, fleet, worst(result.exit_code for result in results))
 
 
@@ -79,8 +84,7 @@ def plan_fleet(jobs: Sequence[JobOptions], console: Console) -> int:
 
     needs = _checked(jobs)
     for number, need in enumerate(needs, start=1):
-        boards = ", ".join(member.board.id for member in need.members)
-        console.print(f"need {number} of {len(needs)}: {boards}", highlight=False, soft_wrap=True)
+        console.print(f"need {number} of {len(needs)}: {need.boards}", highlight=False)
         plan_job(need.members[0].options, console)
     return ExitCode.PASSED
 
@@ -102,24 +106,23 @@ def _identity(options: JobOptions, needs: Sequence[Need]) -> dict[str, Any]:
     return {**options.identity(), "board": ", ".join(boards)}
 
 
-def _run_all(needs: Sequence[Need], jobs: Path, console: Console) -> list[dict[str, Any]]:
+def _run_all(needs: Sequence[Need], jobs: Path, console: Console, say: Say) -> list[dict[str, Any]]:
     """Run the first board's job of every need; finished ones are read."""
     reports = []
     for number, need in enumerate(needs, start=1):
-        boards = ", ".join(member.board.id for member in need.members)
-        console.print(f"need {number} of {len(needs)}: {boards}", highlight=False, soft_wrap=True)
+        say(f"need {number} of {len(needs)}: {need.boards}")
         earlier = tuple(run_folder(jobs / other.name) for other in needs[: number - 1])
-        reports.append(_run_one(need, jobs / need.name, Sharing(earlier), console))
+        reports.append(_run_one(need, jobs / need.name, Sharing(earlier), console, say))
     return reports
 
 
-def _run_one(need: Need, out: Path, sharing: Sharing, console: Console) -> dict[str, Any]:
+def _run_one(need: Need, out: Path, sharing: Sharing, console: Console, say: Say) -> dict[str, Any]:
     from compress_export.job import open_job
     from compress_export.pipeline import run_stages
     from compress_export.rebench import read_report
 
     if (out / "report.json").is_file():
-        console.print(f"{need.name}: finished before", highlight=False)
+        say(f"{need.name}: finished before")
         return read_report(out)
     changes = {"out": out, "force": False, "resume": is_unfinished(out)}
     options = need.members[0].options.model_copy(update=changes)
@@ -129,13 +132,15 @@ def _run_one(need: Need, out: Path, sharing: Sharing, console: Console) -> dict[
         return run_stages(job).report
 
 
-def _collect(need: Need, report: dict[str, Any], folder: OutputFolder, index: int) -> BoardResult:
+def _collect(
+    need: Need, report: dict[str, Any], folder: OutputFolder, index: int, say: Say
+) -> BoardResult:
     """Put one board's folder in its place."""
     member = need.members[index]
     place = folder.staged / member.board.id
     shutil.copytree(folder.run / "jobs" / need.name, place)
     if index:
-        report = adopt(place, report, member)
+        report = adopt(place, report, member, say)
     statuses = [check["status"] for check in report["checks"]]
     code = verdict_code(statuses, require_measured=member.options.require_measured)
     return BoardResult(member.options.board, member.board.id, need.name, report, code)
