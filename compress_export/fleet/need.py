@@ -53,7 +53,9 @@ class Need:
         return ", ".join(member.board.id for member in self.members)
 
 
-def need_of(board: Board, formats: Sequence[str], precisions: Sequence[str]) -> dict[str, Any]:
+def need_of(
+    board: Board, formats: Sequence[str], precisions: Sequence[str], *, by_measurement: bool = False
+) -> dict[str, Any]:
     """Return all that the search, the export and the choice of what is shipped read of a board.
 
     Boards for which this is equal get the same files. Left out are its names, clock and cores,
@@ -63,11 +65,14 @@ def need_of(board: Board, formats: Sequence[str], precisions: Sequence[str]) -> 
     Args:
         board: the user's limits and rules already in place of its own.
         formats, precisions: of the files to make.
+        by_measurement: with `--precision auto` every budget has a say in what is shipped.
     """
     from compress_export.latency_target import why_not_searchable
     from exporters.bundle import limits_of
 
     idle = {_NEVER_STEERS} | ({LATENCY} if why_not_searchable(board) else set())
+    if by_measurement:
+        idle = set()
     return {
         "formats": list(formats),
         "precisions": list(precisions),
@@ -101,7 +106,8 @@ def distinct_needs(jobs: Sequence[JobOptions]) -> tuple[Need, ...]:
         if board.id in ids:
             raise UsageError(f"--board {options.board}: board {board.id} is named twice")
         ids.add(board.id)
-        decides = need_of(board, formats, chosen_precisions(options, board, formats))
+        precisions = chosen_precisions(options, board, formats)
+        decides = need_of(board, formats, precisions, by_measurement=options.chooses_precision)
         key = json.dumps(decides, sort_keys=True)
         groups.setdefault(key, (decides, []))[1].append(Member(options, board))
     return tuple(Need(decides, tuple(members)) for decides, members in groups.values())

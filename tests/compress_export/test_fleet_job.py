@@ -74,6 +74,8 @@ def test_the_worst_board_decides(fleet: Ended) -> None:
         ("jetson", "jetson", 0),
     ]
     assert found["verdict"] == "fail"
+    page = (Path(__file__).parents[2] / "docs" / "fleet.md").read_text(encoding="utf-8")
+    assert all(f"`{key}`" in page for key in found)
     (failed,) = (check for check in found["checks"] if check["status"] == "fail")
     assert (failed["board"], failed["budget"], failed["limit"]) == ("tight", "peak_rss_mib", 1)
     assert "tight" in fleet.said.splitlines()[-4]

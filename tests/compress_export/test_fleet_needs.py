@@ -48,6 +48,8 @@ def test_options_can_make_needs_equal_or_apart() -> None:
     pair = ("jetson", "rpi5")
     assert len(distinct_needs(jobs(*pair, formats="tflite"))) == 2, "steps or rules still differ"
     assert len(distinct_needs(jobs("jetson", "orin-nano", max_drop=2.0))) == 1
+    auto = jobs("jetson", "orin-nano", precision="auto")
+    assert len(distinct_needs(auto)) == 2, "process memory has a say in the choice"
 
 
 @pytest.mark.parametrize(
