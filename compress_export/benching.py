@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from compress_export.job import Job
+    from compress_export.progress import RunLog
     from runtime_bench import Measurement, Trace
 
 LATENCY_RUNS = 100
@@ -89,7 +90,7 @@ def _measure_files(
         samples=samples,
         threads=job.options.threads or 1,
         runs=job.options.latency_runs or LATENCY_RUNS,
-        progress=job.log.say,
+        progress=lambda line: _say(job.log, line),
         traces=traces,
     )
     return files, tuple(traces)
@@ -98,6 +99,11 @@ def _measure_files(
 def samples_file(job: Job) -> Path:
     """Where all test images lie once they were read, as `runtime_bench.samples` reads them."""
     return job.folder.run / "samples.npz"
+
+
+def _say(log: RunLog, line: str) -> None:
+    """Pass on a line of the bench, which counts images aloud."""
+    (log.say_seldom if line.endswith(" images evaluated") else log.say)(line)
 
 
 def describe(job: Job) -> Measured:

@@ -105,6 +105,11 @@ class RunLog:
         self._said_s = self._clock()
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def say_seldom(self, text: str) -> None:
+        """Print one line of many alike; a log gets it only where none came for a minute."""
+        if self.console.is_terminal or self._clock() - self._said_s >= _LINE_EVERY_S:
+            self.say(text)
+
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
         """Add the wall time of a block to `timings_seconds[name]`."""

@@ -53,6 +53,14 @@ def test_a_log_gets_a_line_a_minute_within_long_epochs() -> None:
         assert word in lines[0]
 
 
+def test_lines_of_which_there_are_many_reach_a_log_once_a_minute() -> None:
+    shown, clock = io.StringIO(), iter(range(0, 10_000, 10))
+    log = RunLog(None, Console(file=shown), clock=lambda: float(next(clock)))
+    for count in range(12):
+        log.say_seldom(f"{count} images evaluated")
+    assert shown.getvalue().splitlines() == ["5 images evaluated", "11 images evaluated"]
+
+
 def test_pace_is_that_of_the_last_half_minute() -> None:
     pace = Pace(Batches(images=32, per_epoch=100))
     for second in range(100):
