@@ -57,7 +57,8 @@ def _cuts(result: Result) -> str:
         f"A bundle with {cuts['bytes'] / 2**20:.0f} MiB more, over a line of "
         f"{cuts['bytes_per_s'] / 2**20:.0f} MiB/s. The digest is computed anew from all files that "
         "`current` leads to; leftovers are folders in `versions/` that no link names, which the "
-        f"next deploy removes.\n\n{table(header, rows, text_columns=2)}"
+        "next deploy removes. A kill takes effect a little after the point at which it is sent.\n\n"
+        f"{table(header, rows, text_columns=2)}"
     )
 
 
