@@ -32,6 +32,8 @@ def draw_layers(layers: Sequence[Mapping[str, Any]]) -> Chart:
 
     Of a deep network the layers that lost most channels are drawn; the table has all of them.
     """
+    from matplotlib.ticker import MaxNLocator
+
     most = sorted(layers, key=lambda layer: layer["kept"] - layer["channels"])[:_MOST_LAYERS]
     shown = [layer for layer in layers if layer in most]
     with drawing(rows_height(len(shown), frame=50)) as figure:
@@ -47,7 +49,7 @@ def draw_layers(layers: Sequence[Mapping[str, Any]]) -> Chart:
             )  # fmt: skip
         plain_rows(axes, [layer["layer"] for layer in shown])
         axes.set_xlim(0, max(totals) * 1.18)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("output channels: kept (solid) of all")
         svg = svg_of(figure, "layers")
     before, after = sum(e["channels"] for e in layers), sum(e["kept"] for e in layers)
