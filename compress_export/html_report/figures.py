@@ -26,6 +26,8 @@ _BUDGETS = {
     "activation_memory_mib": "activations",
     "peak_rss_mib": "process memory",
     "latency_p90_ms": "latency p90",
+    "ram_mib": "RAM",
+    "flash_mib": "flash",
     "accuracy_drop_points": "accuracy drop",
 }
 
@@ -249,6 +251,19 @@ def device_rows(measurements: Sequence[Mapping[str, Any]]) -> Table:
         for entry in measurements
     ]
     return Table(("file", "top-1", "p50", "p90", "peak RSS", "runtime"), rows)
+
+
+def arenas(artifacts: Sequence[Mapping[str, Any]]) -> Table | None:
+    """Return the memory that files took in TensorFlow Lite Micro; None where none was measured."""
+    keys = ("head_bytes", "tail_bytes", "total_bytes", "smallest_bytes")
+    rows = [
+        (str(entry["name"]), *(size_text(entry["arena"].get(key)) for key in keys))
+        for entry in artifacts
+        if entry.get("arena")
+    ]
+    return (
+        Table(("file", "head", "tail", "together", "smallest that works"), rows) if rows else None
+    )
 
 
 def environment(report: Mapping[str, Any]) -> Table:

@@ -48,7 +48,7 @@ class ChartSection:
 
 @dataclass(frozen=True)
 class Decision:
-    """Something that the job chose, and from what."""
+    """Something that the job chose or found out, and from what."""
 
     title: str
     lines: Sequence[str]
@@ -91,7 +91,7 @@ def report_page(run: RunFolder) -> str:
     decisions, devices = _decisions(report), _devices(report)
     sections = [("budgets", "Budgets"), ("files", "Files")]
     sections += [(section.key, section.title) for section in charts]
-    sections += [("decisions", "Decisions")] if decisions else []
+    sections += [("decisions", "Decisions and findings")] if decisions else []
     sections += [("devices", "On the device")] if devices else []
     return render(
         "report.html.j2",
@@ -135,7 +135,9 @@ def chart_sections(run: RunFolder) -> list[ChartSection]:
 
 
 def _tradeoffs(run: RunFolder) -> list[Chart]:
-    size, latency = run.limit("file_size_mib"), run.limit("latency_p90_ms")
+    sizes = [run.limit(budget) for budget in ("file_size_mib", "flash_mib")]
+    size = min((limit for limit in sizes if limit is not None), default=None)
+    latency = run.limit("latency_p90_ms")
     axes = {
         "size_bytes": Axis(
             "file size", "file size, KiB", 2**-10, size_text, None if size is None else size * 2**20
@@ -246,6 +248,8 @@ def _decisions(report: Mapping[str, Any]) -> list[Decision]:
         )
     if choice := report.get("precision_choice"):
         found.append(Decision("Choice of the precision", (), _choice_table(choice)))
+    if table := figures.arenas(report["artifacts"]):
+        found.append(Decision("Arena in TensorFlow Lite Micro", (), table))
     if entry := report.get("first_aid"):
         aid = FirstAid.from_json(entry)
         found.append(Decision("First aid", aid.lines, _mixtures_table(aid)))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from html_runs import DIGITS, plain_report, write_evidence, write_run
+from html_runs import DIGITS, check, plain_report, write_evidence, write_run
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
@@ -195,6 +195,16 @@ def test_a_page_that_fails_is_a_line_and_not_the_end(tmp_path: Path) -> None:
     redraw(write_run(tmp_path / "broken", evidence=False, stages={}), said.append)
     assert (tmp_path / "run" / "report.html").is_file()
     assert said == ["report.html was not written, KeyError: 'baseline'"]
+
+
+def test_the_arena_of_a_microcontroller_stands_on_the_page(tmp_path: Path) -> None:
+    report = plain_report()
+    arena = {"head_bytes": 1024, "tail_bytes": 2048, "total_bytes": 3072, "smallest_bytes": 3136}
+    report["artifacts"][1]["arena"] = arena
+    report["checks"].append(check("slim.int8.tflite", "flash_mib", 0.086, 0.5, "MiB"))
+    found = Parsed(write_html_report(write_run(tmp_path / "run", evidence=False, **report)))
+    assert "3.06 KiB" in found.text
+    assert "budget 512 KiB" in found.text
 
 
 def test_decisions_of_the_job_stand_on_the_page(tmp_path: Path) -> None:
