@@ -97,6 +97,7 @@ enter_folder() {
 # receive NAME: unpack the tar archive that follows on standard input, and check its sums.
 receive() {
     part=versions/$1.part
+    [ ! -e "versions/$1" ] || fail busy
     message=$(mkdir "$part" 2>&1 && tar -xf - -C "$part" 2>&1) || {
         rm -rf "$part"
         failed "$message"

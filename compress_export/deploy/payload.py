@@ -52,7 +52,7 @@ class Payload:
     def version_name(self, moment: datetime | None = None) -> str:
         """Return the name of the folder on the device: time of the upload and digest."""
         moment = moment or datetime.now(UTC)
-        return f"{moment:%Y%m%dT%H%M%SZ}-{self.digest}"
+        return f"{moment:%Y%m%dT%H%M%S.%fZ}-{self.digest}"
 
     def tar_chunks(self) -> Iterator[bytes]:
         """Yield a tar archive of `sums` and `bundle/...`, file by file, never whole in memory.

@@ -223,6 +223,8 @@ def test_prune_alone_then_force(job: Job, tmp_path: Path) -> None:
     first = job(words)
     assert first.code == 0, first.complained
     assert sorted(path.name for path in first.out.iterdir()) == [
+        "evidence",
+        "report.html",
         "report.json",
         "report.md",
         "torch",
