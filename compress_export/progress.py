@@ -178,17 +178,17 @@ class RunLog:
                 self._progress.remove_task(self._bars.pop(stage))
                 self._progress.stop()
             return
-        texts = {
-            "pace": "  ".join(pace.texts),
-            "figures": "  ".join(self._figures(stage, values)),
-        }
+        paces, figures = "  ".join(pace.texts), "  ".join(self._figures(stage, values))
         if stage in self._bars:
-            self._progress.update(self._bars[stage], completed=done, **texts)
+            bar = self._bars[stage]
+            self._progress.update(bar, completed=done, pace=paces, figures=figures)
             return
         # Only while there is a bar: exporters capture the terminal, and a live display would write
         # into what they capture.
         self._progress.start()
-        self._bars[stage] = self._progress.add_task(stage, total=total, completed=done, **texts)
+        self._bars[stage] = self._progress.add_task(
+            stage, total=total, completed=done, pace=paces, figures=figures
+        )
 
     def _figures(self, stage: str, values: Mapping[str, float]) -> list[str]:
         """What is known of the network at this moment, and the memory of this process."""
