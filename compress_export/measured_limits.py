@@ -16,6 +16,7 @@ from compress_export.corrections import Met, meet
 from compress_export.latency_tables import latency_tables
 from compress_export.latency_target import files_p90_ms, no_tables, why_not_searchable
 from compress_export.targets import BYTES_PER_VALUE, LATENCY, byte_limits, channel_step
+from compress_export.whole_files import write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -152,11 +153,8 @@ def _timed(job: Job, folder: Path, files: Sequence[Exported]) -> dict[str, float
 
 
 def _keep(note: Path, figures: Mapping[str, Any]) -> None:
-    """Write a file whole or not at all."""
     note.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = note.with_suffix(".part")
-    unfinished.write_text(json.dumps(figures), encoding="utf-8")
-    unfinished.replace(note)
+    write_whole(note, json.dumps(figures))
 
 
 def _figures(found: Met) -> dict[str, Any]:

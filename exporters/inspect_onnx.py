@@ -83,9 +83,14 @@ def _weight_bytes(model: onnx.ModelProto) -> dict[str, int]:
     """Bytes of constants by dtype."""
     sizes: dict[str, int] = {}
     for array in Graph(model).constants.values():
-        bits = PACKED_BITS.get(array.dtype.name, 8 * array.itemsize)
-        sizes[array.dtype.name] = sizes.get(array.dtype.name, 0) + (array.size * bits + 7) // 8
+        sizes[array.dtype.name] = sizes.get(array.dtype.name, 0) + constant_bytes(array)
     return sizes
+
+
+def constant_bytes(array: np.ndarray) -> int:
+    """Bytes that a constant takes in a file, where those of few bits are packed."""
+    bits = PACKED_BITS.get(array.dtype.name, 8 * array.itemsize)
+    return (array.size * bits + 7) // 8
 
 
 def _float_layers(model: onnx.ModelProto) -> tuple[str, ...]:
@@ -173,17 +178,10 @@ def _homes(graph: Graph, sizes: dict[str, int]) -> dict[str, str]:
 
 def _sizes_at_batch_1(model: onnx.ModelProto) -> dict[str, int]:
     """Bytes of every activation tensor at batch 1."""
-    import onnx
-    from onnx import helper, shape_inference
+    from onnx import helper
 
-    single = onnx.ModelProto()
-    single.CopyFrom(model)
-    del single.graph.value_info[:]
-    single.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    for output in single.graph.output:
-        output.type.tensor_type.ClearField("shape")
-    graph = shape_inference.infer_shapes(single, data_prop=True).graph
-    constants = set(Graph(single).constants)
+    graph = inferred_at_batch_1(model)
+    constants = set(Graph(model).constants)
     for node in graph.node:  # what is computed from constants alone is folded ahead of time
         if all(name in constants for name in node.input if name):
             constants.update(node.output)
@@ -195,6 +193,20 @@ def _sizes_at_batch_1(model: onnx.ModelProto) -> dict[str, int]:
         if value.name not in constants:
             sizes[value.name] = count * dtype.itemsize
     return sizes
+
+
+def inferred_at_batch_1(model: onnx.ModelProto) -> onnx.GraphProto:
+    """The graph with the shapes that its tensors have for one image."""
+    import onnx
+    from onnx import shape_inference
+
+    single = onnx.ModelProto()
+    single.CopyFrom(model)
+    del single.graph.value_info[:]
+    single.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    for output in single.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    return shape_inference.infer_shapes(single, data_prop=True).graph
 
 
 def _spec(value: onnx.ValueInfoProto, *, layout: str | None) -> TensorSpec:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from compress_export.deploy.many import Outcome
 from compress_export.exit_codes import ExitCode
 from compress_export.sizes import mib
+from compress_export.whole_files import write_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -67,10 +68,7 @@ def bring_home(outcomes: Sequence[Outcome], bundle: Path) -> Path | None:
         return None
     report = json.loads(path.read_text(encoding="utf-8"))
     report["device_measurements"] = [*report.get("device_measurements", ()), *entries]
-    new = path.with_name("report.json.new")
-    new.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    new.replace(path)
-    return path
+    return write_whole(path, json.dumps(report, indent=2, allow_nan=False) + "\n")
 
 
 def _row(one: Outcome) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from compress_export.errors import UsageError
 from compress_export.gate.judged import Case
+from compress_export.whole_files import write_whole
 
 
 def add_to_history(path: Path, cases: Sequence[Case]) -> None:
@@ -23,10 +24,7 @@ def add_to_history(path: Path, cases: Sequence[Case]) -> None:
     """
     found = {entry["name"]: entry for entry in _read(path)}
     found.update({entry["name"]: entry for entry in entries(cases)})
-    unfinished = path.with_name(path.name + ".part")
-    text = json.dumps(list(found.values()), indent=2, ensure_ascii=False)
-    unfinished.write_text(text + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_whole(path, json.dumps(list(found.values()), indent=2, ensure_ascii=False) + "\n")
 
 
 def entries(cases: Sequence[Case]) -> list[dict[str, Any]]:

@@ -27,7 +27,6 @@ _LAYERS = (
 )  # fmt: skip
 # Where the weight stands among the inputs of the operators that take scales too.
 _WEIGHT_AT = {"QLinearConv": 3, "QLinearMatMul": 3}
-_PACKED_BITS = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2}
 _KERNEL = "_kernel_time"
 _WARMUP = 5
 
@@ -39,6 +38,7 @@ def onnx_layers(path: Path) -> tuple[Layer, ...]:
     """
     import onnx
 
+    from exporters.inspect_onnx import constant_bytes
     from exporters.onnx_qdq import Graph
 
     model = onnx.load(str(path))
@@ -53,7 +53,7 @@ def onnx_layers(path: Path) -> tuple[Layer, ...]:
             Layer(
                 node.name or node.output[0],
                 node.op_type,
-                sum(_size_bytes(graph.constants[name]) for name in constants),
+                sum(constant_bytes(graph.constants[name]) for name in constants),
                 _macs(node, shapes),
             )
         )
@@ -84,11 +84,6 @@ def _constants_behind(graph: Graph, name: str) -> set[str] | None:
     return found
 
 
-def _size_bytes(array: np.ndarray) -> int:
-    bits = _PACKED_BITS.get(array.dtype.name, 8 * array.itemsize)
-    return (array.size * bits + 7) // 8
-
-
 def _macs(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
     """Weights times places that they are applied at; contracted axis times results otherwise."""
     data = shapes.get(node.input[0])
@@ -104,16 +99,9 @@ def _macs(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int | 
 
 
 def _shapes_at_batch_1(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    import onnx
-    from onnx import shape_inference
+    from exporters.inspect_onnx import inferred_at_batch_1
 
-    single = onnx.ModelProto()
-    single.CopyFrom(model)
-    del single.graph.value_info[:]
-    single.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
-    for output in single.graph.output:
-        output.type.tensor_type.ClearField("shape")
-    graph = shape_inference.infer_shapes(single, data_prop=True).graph
+    graph = inferred_at_batch_1(model)
     shapes = {
         value.name: tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
         for value in (*graph.input, *graph.value_info, *graph.output)

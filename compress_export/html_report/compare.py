@@ -9,7 +9,7 @@ from typing import Any
 
 from compress_export.html_report.drawing import Chart, Table
 from compress_export.html_report.figures import flat
-from compress_export.html_report.rendering import render, write_page
+from compress_export.html_report.rendering import render
 from compress_export.html_report.run_folder import RunFolder, p90_ms, read_run, score_of
 from compress_export.html_report.tradeoff import Axis, Point, draw_tradeoff
 from compress_export.html_report.words import (
@@ -20,6 +20,7 @@ from compress_export.html_report.words import (
     points_text,
     size_text,
 )
+from compress_export.whole_files import write_whole
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
         note=_note(runs),
         settings=differing_settings(runs, names),
     )
-    return write_page(out, page)
+    return write_whole(out, page)
 
 
 def run_names(folders: Sequence[Path]) -> list[str]:

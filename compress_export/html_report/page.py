@@ -21,12 +21,13 @@ from compress_export.html_report.answers import (
 from compress_export.html_report.channels import draw_certainty, draw_groups, draw_layers
 from compress_export.html_report.drawing import Chart, Table
 from compress_export.html_report.measured import draw_latency, draw_memory
-from compress_export.html_report.rendering import render, write_page
+from compress_export.html_report.rendering import render
 from compress_export.html_report.run_folder import RunFolder, p90_ms, read_run, score_of
 from compress_export.html_report.tradeoff import Axis, Point, draw_tradeoff
 from compress_export.html_report.words import NONE, ms_text, percent_text, size_text
 from compress_export.quantization_training import QuantizationFigures
 from compress_export.reached import Reached
+from compress_export.whole_files import write_whole
 
 PAGE = "report.html"
 
@@ -73,7 +74,7 @@ def write_report_to(run_folder: Path, path: Path) -> Path:
     Raises:
         UsageError: as `write_html_report` does.
     """
-    return write_page(path, report_page(read_run(run_folder)))
+    return write_whole(path, report_page(read_run(run_folder)))
 
 
 def redraw(run_folder: Path, say: Callable[[str], None]) -> None:

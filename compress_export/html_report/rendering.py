@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib import metadata
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 
@@ -26,10 +25,3 @@ def render(template: str, **values: Any) -> str:
     style = files("compress_export.html_report").joinpath("templates/style.css").read_text("utf-8")
     made_by = f"Made by compress-export {metadata.version('compress-export')}; needs no network."
     return environment.get_template(template).render(style=style, footer=made_by, **values)
-
-
-def write_page(path: Path, page: str) -> Path:
-    """Write a page whole or not at all; return its path."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.write_text(page, encoding="utf-8")
-    return unfinished.rename(path)
