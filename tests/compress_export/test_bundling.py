@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -17,7 +17,6 @@ from runtime_bench import open_samples
 labels_of_some = st.lists(st.integers(0, 5), min_size=1, max_size=80).map(np.array)
 
 
-@settings(deadline=None)
 @given(labels=labels_of_some, count=st.integers(1, 100), seed=st.integers(0, 3))
 def test_every_class_has_its_share(labels: np.ndarray, count: int, seed: int) -> None:
     chosen = stratified(labels, count, seed)

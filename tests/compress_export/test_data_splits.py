@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -16,7 +16,6 @@ shares = st.floats(0.01, 0.99)
 seeds = st.integers(0, 2**31)
 
 
-@settings(deadline=None)
 @given(labels_of_any_kind, shares, seeds)
 def test_split_is_disjoint_and_complete(labels: np.ndarray, share: float, seed: int) -> None:
     stay, aside = stratified_split(labels, share, seed)
@@ -25,7 +24,6 @@ def test_split_is_disjoint_and_complete(labels: np.ndarray, share: float, seed: 
     assert (np.diff(aside) > 0).all()
 
 
-@settings(deadline=None)
 @given(labels_of_any_kind, shares, seeds)
 def test_split_keeps_the_share_of_each_class(labels: np.ndarray, share: float, seed: int) -> None:
     _, aside = stratified_split(labels, share, seed)
@@ -37,7 +35,6 @@ def test_split_keeps_the_share_of_each_class(labels: np.ndarray, share: float, s
         assert (1 <= taken <= count - 1) if count > 1 else taken == 0
 
 
-@settings(deadline=None)
 @given(labels_of_any_kind, shares, seeds)
 def test_split_is_repeatable(labels: np.ndarray, share: float, seed: int) -> None:
     first, second = (stratified_split(labels, share, seed) for _ in range(2))
@@ -60,7 +57,6 @@ def test_shares_outside_0_to_1_are_refused(share: float) -> None:
         stratified_split(np.zeros(5, dtype=np.int64), share, seed=0)
 
 
-@settings(deadline=None)
 @given(labels_of_any_kind, st.integers(1, 250), seeds)
 def test_calibration_is_as_balanced_as_the_data_allows(
     labels: np.ndarray, count: int, seed: int
@@ -89,7 +85,6 @@ def test_calibration_needs_samples() -> None:
         calibration_indices(np.zeros(5, dtype=np.int64), 0, seed=0)
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(3, 40), min_size=2, max_size=8), st.floats(0.01, 0.5), seeds)
 def test_three_images_of_a_class_reach_every_part(
     counts: list[int], validation_share: float, seed: int

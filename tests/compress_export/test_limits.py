@@ -43,7 +43,7 @@ def board_with(folder: Path, **budgets: float) -> Path:
 # -- which limit binds -----------------------------------------------------------------------------
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     macs=st.floats(0.15, 1.1),
     weight_bytes=st.floats(0.15, 1.1),

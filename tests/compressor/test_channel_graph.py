@@ -477,7 +477,7 @@ class Grown(nn.Module):
         return F.relu(self.norm(torch.cat((x, self.conv(x)), 1)))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(
     blocks=st.lists(
         st.tuples(

@@ -167,7 +167,7 @@ def test_numbers_that_follow(case: str) -> None:
     assert_exact(Wrapped(body, after=after), seeds=3)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     widths=st.lists(st.integers(1, 4), min_size=2, max_size=4).map(tuple),
     seed=st.integers(0, 99),

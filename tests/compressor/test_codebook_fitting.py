@@ -57,7 +57,7 @@ def test_few_values_by_all_partitions() -> None:
     assert found == pytest.approx(best)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=60),
     st.integers(2, 256),

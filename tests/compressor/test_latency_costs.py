@@ -85,7 +85,7 @@ def keep_on_steps(graph: ChannelGraph, seed: int) -> Keep:
     return keep
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10_000), shape=st.sampled_from([linear_ms, staircase_ms, bumpy_ms]))
 def test_exact_at_measured_widths(seed: int, shape) -> None:
     for name in ("resnet20", "mobilenet_v3_small"):
@@ -96,7 +96,7 @@ def test_exact_at_measured_widths(seed: int, shape) -> None:
         assert found == pytest.approx(by_hand(graph, keep, shape), rel=1e-12)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10_000))
 def test_between_measured_widths_a_line(seed: int) -> None:
     graph = graph_of("resnet20")
@@ -106,7 +106,7 @@ def test_between_measured_widths_a_line(seed: int) -> None:
     assert found == pytest.approx(by_hand(graph, keep, linear_ms), rel=1e-12)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10_000), shape=st.sampled_from([linear_ms, staircase_ms, bumpy_ms]))
 def test_gradients_never_ask_for_channels(seed: int, shape) -> None:
     graph = graph_of("resnet20")

@@ -105,7 +105,7 @@ def subsets(count: int, largest: int | None = None) -> st.SearchStrategy[list[in
     return st.lists(numbers, unique=True, max_size=largest or count).map(sorted)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(dead=subsets(6, largest=5), hidden=subsets(8), constant=subsets(8), unread=subsets(2))
 def test_planted_channels_go_and_no_answer_changes(
     dead: list[int], hidden: list[int], constant: list[int], unread: list[int]

@@ -63,7 +63,7 @@ def assert_on_steps(keep, graph: ChannelGraph, ranking, channel_step: int) -> No
             assert ranking[kept].min() >= ranking[dropped].max()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     name=st.sampled_from(["resnet20", "mobilenet_v3_small", "shufflenet_v2_x1_0"]),
     share=st.floats(0.2, 1.2),

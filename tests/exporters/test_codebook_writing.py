@@ -35,7 +35,7 @@ def test_an_index_has_the_fewest_bits_that_divide_a_byte() -> None:
 DTYPES = st.sampled_from(["f2", "f4", "f8", "i1", "i4", "i8", "u1", "?", ">f4"])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.dictionaries(
         st.text(min_size=1, max_size=9).filter(lambda name: name.isprintable()),

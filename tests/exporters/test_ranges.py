@@ -49,7 +49,7 @@ def laplace(seed: int, count: int = 40_000) -> np.ndarray:
 # --- each way of clipping --------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 10**6),
     percentile=st.floats(60, 99.999),

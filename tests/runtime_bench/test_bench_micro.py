@@ -8,7 +8,7 @@ from pathlib import Path
 import bench_models
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime_bench import BenchError, Measurement, measure_folder, read_manifest, verdict
@@ -35,7 +35,6 @@ def measured(folder: Path) -> Measurement:
     return item
 
 
-@settings(deadline=None)
 @given(need=st.integers(1, 10**6), guess=st.integers(0, 10**6))
 def test_bisection_finds_the_smallest(need: int, guess: int) -> None:
     found = smallest_arena(lambda size_bytes: size_bytes >= need, guess)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -20,7 +20,6 @@ label_pairs = st.integers(1, 40).flatmap(
 )
 
 
-@settings(deadline=None)
 @given(label_pairs)
 def test_metrics_equal_scikit_learn(pair: tuple[np.ndarray, np.ndarray]) -> None:
     from sklearn.metrics import accuracy_score, precision_score, recall_score
