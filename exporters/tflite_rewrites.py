@@ -17,15 +17,19 @@ def rewritten_for_tflite() -> TorchFunctionMode:
     - `F.pad` of zero channels is a 1x1 convolution of ones and zeros. The converter puts channels
       last, but for such a pad it goes to channels first and back: a CIFAR ResNet-20, whose
       shortcuts are such pads, gets 14 transposes.
+    - Every second pixel of an image (`x[:, :, ::2, ::2]`, in those same shortcuts) is a maximum
+      over one pixel with stride 2. Slices of two axes take longer than the convolution before them.
     - Adaptive average pooling to a size that doesn't divide the input's is a mean for each row of
       pixels and then for each column. Otherwise there are tensors of rank 6, which can't be
       quantized.
     """
+    import torch
     from torch.nn import functional as F
     from torch.overrides import TorchFunctionMode
 
     rewrites: Mapping[Any, tuple[Callable[..., bool], Callable[..., Tensor]]] = {
         F.pad: (_adds_zero_channels, _widened),
+        torch.Tensor.__getitem__: (_skips_pixels, _thinned),
         F.adaptive_avg_pool2d: (_has_uneven_bins, _pooled),
     }
 
@@ -60,6 +64,24 @@ def _widened(input: Tensor, pad: Sequence[int], *_: object, **__: object) -> Ten
     # By way of numpy: what torch computes while it is traced becomes operators of the file.
     weight = torch.from_numpy(ones).reshape(-1, channels, 1, 1)
     return F.conv2d(input, weight)
+
+
+def _skips_pixels(input: Tensor, index: Any) -> bool:
+    """Whether the index of [N, C, H, W] asks for strides over all pixels and for nothing else."""
+    if input.dim() != 4 or not input.is_floating_point() or not isinstance(index, tuple):
+        return False
+    first, last = index[:-2], index[-2:]
+    if first not in ((Ellipsis,), (slice(None),) * 2):
+        return False
+    strided = all(isinstance(p, slice) and not p.start and p.stop is None for p in last)
+    return strided and any(part.step not in (None, 1) for part in last)
+
+
+def _thinned(input: Tensor, index: Any) -> Tensor:
+    """[N, C, H, W] -> [N, C, ceil(H / stride), ceil(W / stride)]."""
+    from torch.nn import functional as F
+
+    return F.max_pool2d(input, 1, stride=[part.step or 1 for part in index[-2:]])
 
 
 def _has_uneven_bins(input: Tensor, output_size: Any) -> bool:

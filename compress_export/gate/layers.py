@@ -52,13 +52,10 @@ class FileLayers:
 
 
 def layers_of(bundle: Path, file: Measurement) -> FileLayers:
-    """Take a file apart; an ONNX file is also timed on this machine, with onnxruntime's profile."""
+    """Take a file apart and time its operators on this machine."""
     path = bundle / file.path
     if file.format == "tflite":
-        from compress_export.gate.tflite_layers import tflite_layers
-
-        why = "by layer not known: LiteRT's Python interpreter gives no times of operators"
-        return FileLayers(file.name, tflite_layers(path), file.size_bytes, None, why)
+        return _tflite(path, file)
     from compress_export.gate.onnx_layers import onnx_layers, profile_ms, with_times
 
     times_ms = profile_ms(path, threads=file.threads, runs=PROFILED_RUNS)
@@ -69,6 +66,20 @@ def layers_of(bundle: Path, file: Measurement) -> FileLayers:
         sum(times_ms.values()),
         f"onnxruntime's profile on this machine, {PROFILED_RUNS} runs, {file.threads} thread(s)",
     )
+
+
+def _tflite(path: Path, file: Measurement) -> FileLayers:
+    from compress_export.gate.tflite_layers import operator_times_ms, tflite_layers
+    from runtime_bench import BenchError
+
+    try:
+        times_ms = operator_times_ms(path, threads=file.threads)
+    except BenchError as error:
+        note = f"by layer not known: {error}"
+        return FileLayers(file.name, tflite_layers(path, None), file.size_bytes, None, note)
+    note = f"of each operator by itself, LiteRT on this machine, {file.threads} thread(s)"
+    layers = tflite_layers(path, times_ms)
+    return FileLayers(file.name, layers, file.size_bytes, sum(times_ms), note)
 
 
 def heaviest(layers: Sequence[Layer], *, by_time: bool) -> list[Layer]:

@@ -1,7 +1,9 @@
-"""Layers of a TFLite file: bytes and MACs from its operators."""
+"""Layers of a TFLite file: bytes and MACs from its operators, times of each by itself."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +12,51 @@ import numpy as np
 from compress_export.gate.layers import Layer
 
 
-def tflite_layers(path: Path) -> tuple[Layer, ...]:
-    """Return the layers in the order in which they run, without times."""
+def operator_times_ms(path: Path, *, threads: int) -> list[float]:
+    """Return the time of each operator that depends on the image, in order, on this machine.
+
+    LiteRT's Python interpreter gives no times of operators, so each runs in a file of its own.
+
+    Raises:
+        BenchError: an operator does not run by itself, or LiteRT isn't there.
+    """
+    from exporters.inspect_tflite import TfliteGraph
+    from exporters.tflite_operators import write_operators
+    from runtime_bench import time_small_files
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_operators(TfliteGraph(path), Path(folder))
+        return time_small_files(files, "tflite", threads=threads)
+
+
+def tflite_layers(path: Path, times_ms: Sequence[float] | None) -> tuple[Layer, ...]:
+    """Return the layers in the order in which they run.
+
+    Args:
+        times_ms: as `operator_times_ms` returns them; None where they aren't known.
+    """
     from exporters.inspect_tflite import WEIGHTED, TfliteGraph, layer_name
+    from exporters.tflite_operators import operator_groups
 
     graph, counted = TfliteGraph(path), set[int]()
     found = []
-    for operator in graph.operators:
-        kind = graph.op_name(operator)
+    for place, group in enumerate(operator_groups(graph)):
+        kind = graph.op_name(group.operator)
         if kind not in WEIGHTED:
             continue
-        inputs = [int(index) for index in operator.inputs if index >= 0]
-        constants = [index for index in inputs if graph.is_constant(index)]
+        inputs = [int(index) for index in group.operator.inputs if index >= 0]
+        read = [int(i) for op in (*group.before, group.operator) for i in op.inputs if i >= 0]
+        constants = [index for index in dict.fromkeys(read) if graph.is_constant(index)]
         own = [i for i in constants if graph.tensors[i].buffer not in counted]
         counted.update(graph.tensors[index].buffer for index in own)
-        result, weight = int(operator.outputs[0]), inputs[1]
+        result, weight = int(group.operator.outputs[0]), inputs[1]
         found.append(
             Layer(
                 layer_name(graph.tensors[weight].name.decode()).partition(":")[0],
                 kind,
                 sum(graph.size_bytes(index) + _scales_bytes(graph, index) for index in own),
                 _macs(kind, *(_shape(graph, index) for index in (*inputs[:3], result))),
+                None if times_ms is None else times_ms[place],
             )
         )
     return tuple(found)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+import runtime_bench
 from boards import load_board
 from compress_export.gate.layers import FileLayers, Layer, layers_of
 from compress_export.gate.onnx_layers import onnx_layers, with_times
 from compress_export.gate.tflite_layers import tflite_layers
 from compress_export.gate.why import why_markdown, why_rows
 from exporters.layer_files import LayerSpec, layer_file
-from runtime_bench import Measurement
+from runtime_bench import Measurement, RuntimeMissingError
 
 SPECS = {
     "conv": LayerSpec("conv", 8, 16, (3, 3), (2, 2), (1, 1), input_size=(12, 12)),
@@ -34,7 +35,7 @@ def made(folder: Path, kind: str, format_: str, precision: str) -> Path:
 @pytest.mark.parametrize("kind", SPECS)
 def test_bytes_and_macs(tmp_path: Path, kind: str, format_: str, precision: str) -> None:
     path, spec = made(tmp_path, kind, format_, precision), SPECS[kind]
-    (layer,) = onnx_layers(path) if format_ == "onnx" else tflite_layers(path)
+    (layer,) = onnx_layers(path) if format_ == "onnx" else tflite_layers(path, None)
     weights = prod(spec.weight_shape)
     assert layer.macs == weights * prod(spec.output_size)
     least = weights * (1 if precision == "int8" else 4) + 4 * spec.outputs  # the bias
@@ -57,15 +58,25 @@ def measurement(path: Path, format_: str) -> Measurement:
     )  # fmt: skip
 
 
-def test_an_onnx_file_is_timed_and_a_tflite_file_says_why_not(tmp_path: Path) -> None:
-    path = made(tmp_path, "conv", "onnx", "float32")
-    found = layers_of(tmp_path, measurement(path, "onnx"))
+@pytest.mark.parametrize(("format_", "precision"), [("onnx", "float32"), ("tflite", "int8")])
+def test_a_file_is_timed(tmp_path: Path, format_: str, precision: str) -> None:
+    path = made(tmp_path, "conv", format_, precision)
+    found = layers_of(tmp_path, measurement(path, format_))
     assert found.time_ms is not None
     assert 0 < sum(layer.time_ms or 0.0 for layer in found.layers) <= found.time_ms
+
+
+def test_a_file_that_cannot_be_timed_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> list[float]:
+        raise RuntimeMissingError("tflite: no runtime")
+
+    monkeypatch.setattr(runtime_bench, "time_small_files", fails)
     path = made(tmp_path, "conv", "tflite", "int8")
     found = layers_of(tmp_path, measurement(path, "tflite"))
     assert found.time_ms is None
-    assert "not known" in found.time_note
+    assert found.time_note == "by layer not known: tflite: no runtime"
 
 
 def test_rows_are_the_heaviest_first_and_add_up() -> None:

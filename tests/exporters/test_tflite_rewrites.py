@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from boards import load_board
 from compressor.models import build_model
 from exporters import Calibration, export_files
+from exporters.inspect_tflite import inspect_tflite
 from exporters.prepare import deployable
 from exporters.tflite import export_float_tflite
 from exporters.tflite_rewrites import rewritten_for_tflite
@@ -53,6 +54,40 @@ def test_other_pads_are_left_alone() -> None:
     expected = network(x)
     with rewritten_for_tflite():
         torch.testing.assert_close(network(x), expected)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 3), st.integers(1, 3))
+def test_strides_over_pixels_keep_their_values(
+    height: int, width: int, down: int, right: int
+) -> None:
+    x = torch.randn(2, 3, height, width)
+    expected = x[:, :, ::down, ::right]
+    with rewritten_for_tflite():
+        assert torch.equal(x[:, :, ::down, ::right], expected)
+        assert torch.equal(x[..., 0::down, ::right], expected)
+        assert torch.equal(x[:, 1:, ::down, ::right], expected[:, 1:])
+        assert torch.equal(x[:, :, ::down, 1::right], x[:, :, ::down][:, :, :, 1::right])
+        assert torch.equal(x.long()[:, :, ::down, ::right], expected.long())
+        assert torch.equal(x[0][:, ::down, ::right], expected[0])
+        assert torch.equal(x[1], x.unbind()[1])
+
+
+class Shortcut(nn.Module):
+    """An option-A shortcut as it is usually written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 8, 3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 2, 2))
+        return (self.conv(x) + shortcut).mean((2, 3))
+
+
+def test_a_shortcut_needs_no_slices(tmp_path: Path) -> None:
+    path = tmp_path / "shortcut.tflite"
+    export_float_tflite(Shortcut().eval(), path, input_shape=(4, 9, 9))
+    assert not {"STRIDED_SLICE", "SLICE", "GATHER"} & set(inspect_tflite(path).op_counts)
 
 
 @given(height=st.integers(1, 12), width=st.integers(1, 12), rows=amounts, columns=amounts)
