@@ -44,14 +44,33 @@ name_of() {
     printf "%s" "${target%/bundle}"
 }
 
-# point LINK NAME: one rename, so that LINK is the old or the new at any moment. An old busybox has
-# no mv -T; there Python does it.
-point() {
+# prepare LINK NAME: what LINK is to become, beside it.
+prepare() {
     rm -f "$1.new"
     message=$(ln -s "versions/$2/bundle" "$1.new" 2>&1) || failed "$message"
+}
+
+# rename LINK: what was prepared takes its place, in one step, so that LINK is the old or the new at
+# any moment. An old busybox has no mv -T; there Python does it.
+rename() {
     message=$(mv -fT "$1.new" "$1" 2>&1) ||
         python3 -c "import os, sys; os.replace(*sys.argv[1:])" "$1.new" "$1" 2> /dev/null ||
         failed "$message"
+}
+
+# switch NAME OLD: make NAME the current version, and OLD, where there is one, the previous.
+switch() {
+    [ -z "$2" ] || prepare previous "$2"
+    prepare current "$1"
+    rename current
+    [ -z "$2" ] || rename previous
+}
+
+# Finish or undo a switch that was cut off: where its first rename happened, the second follows.
+settle() {
+    old=$(name_of previous.new)
+    [ -z "$old" ] || [ "$old" = "$(name_of current)" ] || rename previous
+    rm -f current.new previous.new
 }
 
 # altered FOLDER DIGEST: the files that are not as FOLDER/sums says, or "sums" where these are not
@@ -68,7 +87,6 @@ altered() (
 # Remove what no link names. A rename comes first: nothing half removed keeps a good name.
 clean() {
     kept=" $(name_of current) $(name_of previous) "
-    rm -f current.new previous.new
     for entry in versions/*; do
         [ -e "$entry" ] || continue
         case $kept in *" ${entry#versions/} "*) continue ;; esac
@@ -88,6 +106,7 @@ open_folder() {
     message=$(touch .compress-export 2>&1) || failed "$message"
     message=$(mkdir -p versions 2>&1) || failed "$message"
     lock
+    settle
 }
 
 enter_folder() {
@@ -125,8 +144,8 @@ deploy() {
     receive "$name"
     sync
     message=$(mv "versions/$name.part" "versions/$name" 2>&1) || failed "$message"
-    [ -z "$was" ] || [ -n "$wrong_now" ] || point previous "$was"
-    point current "$name"
+    [ -z "$wrong_now" ] || was=
+    switch "$name" "$was"
     sync
     clean
     answer "done $name"
@@ -136,13 +155,13 @@ rollback() {
     need readlink sha256sum
     enter_folder
     lock
+    settle
     was=$(name_of current)
     back=$(name_of previous)
     [ -n "$back" ] && [ "$back" != "$was" ] || fail no-previous
     wrong=$(altered "versions/$back" "${back##*-}")
     [ -z "$wrong" ] || fail altered "$wrong"
-    point current "$back"
-    point previous "$was"
+    switch "$back" "$was"
     sync
     answer "done $back"
 }

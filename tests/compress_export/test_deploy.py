@@ -110,13 +110,43 @@ def test_killed_before_any_command_the_device_has_old_or_new(device, bundles, tm
         assert not list((device / str(step)).glob("*.new"))
 
 
+def test_cut_anywhere_the_previous_version_is_not_lost(device, bundles, tmp_path):
+    """After a deploy or a rollback that was killed, a rollback finds the other version."""
+    for bundle in bundles:
+        assert _deploy(bundle, f"board:{device}/before") == 0
+    third = make_bundle(tmp_path / "v3" / "bundle", b"3")
+    versions = [contents(bundle) for bundle in (*bundles, third)]
+    behind = {0: 1, 1: 0, 2: 1}
+    for number, run in enumerate((_cut_deploys(third, tmp_path), _cut_rollbacks(tmp_path))):
+        for step in count(1):
+            folder = device / f"{number}-{step}"
+            shutil.copytree(device / "before", folder, symlinks=True)
+            finished, now = run(folder, step), _now(folder)
+            assert _deploy("--rollback", f"board:{folder}") == 0
+            expected = versions[behind[versions.index(now)]]
+            assert _now(folder) == expected, f"killed before command {step}"
+            if finished:
+                break
+        assert step > 5
+
+
 def _cut_deploys(bundle, tmp_path):
     """Return a function of a folder and a step: deploy `bundle` there, killed before the command
     `step` that changes files; it says whether the deploy ended before that."""
     payload = read_payload(bundle)
     archive = b"".join(payload.tar_chunks())
+    name = payload.version_name()
+    return _cut_runs(lambda folder: f"deploy\n{folder}\n{name}\n".encode() + archive, tmp_path)
+
+
+def _cut_rollbacks(tmp_path):
+    """The same for going back."""
+    return _cut_runs(lambda folder: f"rollback\n{folder}\n".encode(), tmp_path)
+
+
+def _cut_runs(given, tmp_path):
     shims, counter = tmp_path / "shims", tmp_path / "counter"
-    shims.mkdir()
+    shims.mkdir(exist_ok=True)
     for name in ("mkdir", "touch", "rm", "tar", "sync", "mv", "ln"):
         (shims / name).write_text(
             "#!/bin/sh\n"
@@ -130,7 +160,7 @@ def _cut_deploys(bundle, tmp_path):
         counter.write_text(f"{step}\n")
         done = subprocess.run(
             ["sh", "-c", Ssh().command("board")[-1]],
-            input=f"deploy\n{folder}\n{payload.version_name()}\n".encode() + archive,
+            input=given(folder),
             env={"PATH": f"{shims}:{os.defpath}", "COUNTER": str(counter)},
             start_new_session=True,
             capture_output=True,
