@@ -1,7 +1,13 @@
-"""What every test shares."""
+"""What every test may rely on, however and wherever the suite was started."""
 
-from hypothesis import settings
+import signal
 
-# A busy machine is no failure: no test has a deadline.
-settings.register_profile("default_without_deadline", deadline=None)
-settings.load_profile("default_without_deadline")
+from hypothesis import HealthCheck, settings
+
+# No assertion on time: on a busy machine an example may take any time.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
+
+# A script's background jobs start with Ctrl-C ignored, which programs under test would inherit.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)

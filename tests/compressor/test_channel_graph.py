@@ -20,7 +20,7 @@ from channel_nets import (
     randomize,
     relative,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -477,7 +477,7 @@ class Grown(nn.Module):
         return F.relu(self.norm(torch.cat((x, self.conv(x)), 1)))
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(
     blocks=st.lists(
         st.tuples(
