@@ -12,7 +12,7 @@ from runtime_bench.manifest import (
     Preprocessing,
     TensorSpec,
 )
-from runtime_bench.verdict import worst
+from runtime_bench.verdict import judge, worst
 
 MIB = 2**20
 TENSOR = TensorSpec("x", (-1, 3, 4, 4), "NCHW", "float32", None, None)
@@ -74,13 +74,15 @@ def only(checks: tuple[Check, ...]) -> Check:
         ("weights_mib", 1.5, "MiB"),
         ("activation_memory_mib", 0.25, "MiB"),
         ("accuracy_drop_points", 1.0, "points"),
+        ("ram_mib", 0.25, "MiB"),
+        ("flash_mib", 2.0, "MiB"),
     ],
 )
 def test_figures_that_any_host_decides(budget: str, value: float, unit: str) -> None:
     for limit, status in ((value, "pass"), (value * 1.01, "pass"), (value * 0.99, "fail")):
         check = only(verdict([measurement()], bundle({budget: limit}), baseline_top1=0.90))
         assert check.value == pytest.approx(value)
-        assert (check.unit, check.status) == (unit, status)
+        assert (check.limit, check.unit, check.status) == (limit, unit, status)
 
 
 @pytest.mark.parametrize(("budget", "value"), [("peak_rss_mib", 80.0), ("latency_p90_ms", 5.0)])
@@ -101,36 +103,96 @@ def test_figures_that_need_the_machine(
     bad = only(verdict([item], bundle({budget: value * 0.9}), baseline_top1=0.9))
     assert (good.status, bad.status) == (inside, outside)
     assert good.value == value
-    if inside == "unverified":
-        assert "unlike rpi5 (aarch64 dotprod)" in good.note
+    notes = {
+        ("board", False): "",
+        ("board", True): "",
+        ("host", True): "measured on a host with the board's architecture and isa",
+        ("host", False): "measured on a host unlike rpi5 (aarch64 dotprod); measure on the board",
+    }
+    assert good.note == bad.note == notes[measured_on, matches]
 
 
 @pytest.mark.parametrize(
     ("budget", "changes", "note"),
     [
-        ("weights_mib", {"weight_bytes": None}, "no weight bytes"),
-        ("weights_mib", {"weight_bytes": {}}, "no weight bytes"),
-        ("activation_memory_mib", {"activation_bytes": None}, "no activation bytes"),
-        ("accuracy_drop_points", {"top1": None}, "no samples"),
-        ("peak_rss_mib", {"peak_rss_bytes": None, "measured_on": "board"}, "no peak RSS"),
-        ("latency_p90_ms", {"latency_ms": None, "measured_on": "board"}, "no latency"),
+        ("weights_mib", {"weight_bytes": None}, "the manifest gives no weight bytes"),
+        ("weights_mib", {"weight_bytes": {}}, "the manifest gives no weight bytes"),
         (
-            "latency_p90_ms",
-            {"latency_ms": None, "note": "not measured: no runtime"},
-            "no runtime",
+            "activation_memory_mib",
+            {"activation_bytes": None},
+            "the manifest gives no activation bytes",
         ),
+        ("ram_mib", {"activation_bytes": None}, "the manifest gives no activation bytes"),
+        (
+            "accuracy_drop_points",
+            {"top1": None},
+            "accuracy was not measured: no samples were given",
+        ),
+        ("peak_rss_mib", {"peak_rss_bytes": None}, "this system reports no peak RSS"),
+        ("latency_p90_ms", {"latency_ms": None}, "no latency was measured"),
+        ("latency_p90_ms", {"latency_ms": None, "note": "no runtime"}, "no runtime"),
     ],
 )
 def test_a_missing_figure_is_never_a_pass(budget: str, changes: dict[str, Any], note: str) -> None:
-    check = only(verdict([measurement(**changes)], bundle({budget: 1e9}), baseline_top1=0.9))
-    assert (check.status, check.value) == ("unverified", None)
-    assert note in check.note
+    item = measurement(measured_on="board", **changes)
+    check = only(verdict([item], bundle({budget: 1e9}), baseline_top1=0.9))
+    assert (check.status, check.value, check.note) == ("unverified", None, note)
 
 
 def test_an_unknown_baseline_leaves_accuracy_open() -> None:
     limits = {"accuracy_drop_points": 50.0}
     check = only(verdict([measurement()], bundle(limits), baseline_top1=None))
-    assert check.status == "unverified"
+    assert (check.status, check.note) == ("unverified", "the baseline's top-1 is not known")
+
+
+def test_a_score_of_the_users_metric_stands_for_top1() -> None:
+    limits = bundle({"accuracy_drop_points": 1.0})
+    item = measurement(top1=0.89, score=0.5)
+    assert only(verdict([item], limits, baseline_top1=0.52)).value == 2.0
+
+
+@pytest.mark.parametrize("budget", ["activation_memory_mib", "ram_mib"])
+@pytest.mark.parametrize(
+    ("changes", "value", "note"),
+    [
+        ({}, 0.25, "liveness lower bound"),
+        (
+            {"profile": "tflite-micro"},
+            0.25,
+            "liveness lower bound: the arena was not measured, tflite-micro is not installed",
+        ),
+        (
+            {"arena": {"smallest_bytes": 3 * MIB, "runtime": "tflite-micro 1"}},
+            3.0,
+            "smallest arena in tflite-micro 1",
+        ),
+    ],
+)
+def test_memory_says_what_it_stands_on(
+    budget: str, changes: dict[str, Any], value: float, note: str
+) -> None:
+    check = only(verdict([measurement(**changes)], bundle({budget: 9.0}), baseline_top1=None))
+    assert (check.value, check.note) == (value, note)
+
+
+def test_figures_of_the_file_alone_need_no_note() -> None:
+    limits = bundle({"file_size_mib": 9.0, "flash_mib": 9.0, "accuracy_drop_points": 9.0})
+    assert [check.note for check in verdict([measurement()], limits, baseline_top1=0.9)] == [""] * 3
+
+
+def test_a_file_held_to_the_budgets_of_any_board() -> None:
+    budgets = {"latency_p90_ms": 1.0, "accuracy_drop_points": 2.0}
+    latency, drop = judge(measurement(), budgets, board="a toaster", baseline_top1=0.9)
+    assert latency.to_json() == {
+        "file": "slim.int8.onnx",
+        "budget": "latency_p90_ms",
+        "value": 5.0,
+        "limit": 1.0,
+        "unit": "ms",
+        "status": "unverified",
+        "note": "measured on a host unlike a toaster; measure on the board",
+    }
+    assert (drop.value, drop.limit, drop.status) == (1.0, 2.0, "pass")
 
 
 def test_a_gain_in_accuracy_passes_and_nan_does_not() -> None:
@@ -186,8 +248,8 @@ def test_every_file_meets_every_budget_in_order() -> None:
 
 def test_a_bundle_without_files_passes_nothing() -> None:
     check = only(verdict([], replace(bundle({"file_size_mib": 1.0}), files=()), baseline_top1=0.9))
-    assert check.status == "unverified"
-    assert check.note == "the bundle holds no file"
+    note = "the bundle holds no file"
+    assert check == Check("", "file_size_mib", None, 1.0, "MiB", "unverified", note)
 
 
 def check_of(status: str, value: float | None = 1.0, file: str = "f") -> Check:
@@ -217,6 +279,8 @@ def test_the_worst_status_decides(
 def test_the_worst_file_stands_for_a_budget() -> None:
     checks = [check_of("pass", 9.0, "a"), check_of("unverified", None, "b"), check_of("pass")]
     assert [check.file for check in worst(checks)] == ["b"]
+    checks.append(check_of("unverified", 50.0, "measured elsewhere"))
+    assert [check.file for check in worst(checks)] == ["b"]
     checks += [check_of("fail", 2.0, "c"), check_of("fail", 3.0, "d")]
     assert [check.file for check in worst(checks)] == ["d"]
     assert worst([]) == ()
@@ -225,7 +289,8 @@ def test_the_worst_file_stands_for_a_budget() -> None:
 def test_a_check_reads_as_one_line() -> None:
     text = str(Check("f.onnx", "latency_p90_ms", 5.0, 2.0, "ms", "fail", "on the board"))
     assert text == "fail: f.onnx latency_p90_ms 5 ms, limit 2 ms (on the board)"
-    assert "not measured" in str(check_of("unverified", None))
+    open_one = str(check_of("unverified", None))
+    assert open_one == "unverified: f file_size_mib not measured, limit 1 MiB"
 
 
 def test_int8_slower_than_its_own_float_is_warned_of() -> None:
@@ -236,6 +301,8 @@ def test_int8_slower_than_its_own_float_is_warned_of() -> None:
         measurement("slim.float32.tflite", latency_ms=slow),
         measurement("slim.int8.tflite", latency_ms=fast),
         measurement("baseline.int8.onnx", latency_ms=slow),
+        measurement("slim.float16.onnx", latency_ms=slow),
+        measurement("slim.int8-dynamic.onnx", latency_ms=fast),
     ]
     warning = slower_int8(items)
     assert len(warning) == 1
