@@ -10,10 +10,13 @@ ENV PIP_NO_CACHE_DIR=1 \
 
 WORKDIR /opt/compress-export
 
-# torch first: a layer of its own, which changes of the sources do not rebuild
+# What the packages need first: a layer of its own, which changes of the sources do not rebuild.
+# requirements/ is made by `make lock`; all but the builds of torch are held by their hashes.
 RUN useradd --create-home --uid 1000 exporter \
-    && install --directory --owner exporter /work \
-    && pip install --index-url "${TORCH_INDEX_URL}" "torch>=2.6,<2.15" "torchvision>=0.21"
+    && install --directory --owner exporter /work
+COPY requirements/image.txt requirements/torch.txt requirements/
+RUN pip install --no-deps --require-hashes --only-binary :all: -r requirements/image.txt \
+    && pip install --index-url "${TORCH_INDEX_URL}" -r requirements/torch.txt
 
 COPY setup.cfg pyproject.toml README.md LICENSE ./
 COPY boards boards
@@ -21,7 +24,7 @@ COPY compress_export compress_export
 COPY compressor compressor
 COPY exporters exporters
 COPY runtime_bench runtime_bench
-RUN pip install .
+RUN pip install --no-deps --no-build-isolation . && pip check
 
 USER 1000
 WORKDIR /work
