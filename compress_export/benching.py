@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from compress_export.task import Task
+from compressor.whole_files import whole_file
 
 if TYPE_CHECKING:
     from torch import nn
@@ -128,5 +129,6 @@ def _write_samples(task: Task, predicted: dict[str, NDArray[np.int64]], path: Pa
     test = task.data.test
     images = test.read(np.arange(len(test))).transpose(0, 2, 3, 1)
     answers: dict[str, Any] = {f"predictions_{name}": found for name, found in predicted.items()}
-    np.savez(path, images=images, labels=test.labels, **answers)
+    with whole_file(path) as unfinished, unfinished.open("wb") as file:
+        np.savez(file, images=images, labels=test.labels, **answers)
     return path

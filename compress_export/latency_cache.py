@@ -11,10 +11,11 @@ import hashlib
 import json
 import math
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from compress_export.whole_files import write_whole
 
 SCHEMA_VERSION = 1
 
@@ -77,16 +78,11 @@ class LatencyCache:
         self.milliseconds, self.seconds = milliseconds, float(content["seconds"])
 
     def _write(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         content = {
             "schema_version": SCHEMA_VERSION,
             "identity": self._identity,
             "seconds": self.seconds,
             "milliseconds": self.milliseconds,
         }
-        # Written aside and moved, so that a run beside this one never reads half a file.
-        with tempfile.NamedTemporaryFile(
-            "w", dir=self.path.parent, suffix=".tmp", delete=False, encoding="utf-8"
-        ) as file:
-            json.dump(content, file, indent=1)
-        Path(file.name).replace(self.path)
+        # Whole, so that a run beside this one never reads half a file.
+        write_whole(self.path, json.dumps(content, indent=1))

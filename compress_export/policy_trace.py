@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress_export.whole_files import write_whole
 from compressor.graph import ChannelGraph
+from compressor.whole_files import whole_file
 
 MOMENTS = 60
 """Of a search that are kept: enough for a curve, few enough for any network."""
@@ -47,9 +49,9 @@ class PolicyTrace:
 
     def save(self) -> None:
         """Write the file anew."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         rows = np.stack(self._rows)
-        np.savez_compressed(self._path, progress=np.array(self._progress), probabilities=rows)
+        with whole_file(self._path) as unfinished, unfinished.open("wb") as file:
+            np.savez_compressed(file, progress=np.array(self._progress), probabilities=rows)
 
 
 def summarize(trace: Path, graph: ChannelGraph, path: Path) -> None:
@@ -79,7 +81,7 @@ def summarize(trace: Path, graph: ChannelGraph, path: Path) -> None:
             for group in graph.groups
         ],
     }
-    path.write_text(json.dumps(summary), encoding="utf-8")
+    write_whole(path, json.dumps(summary))
 
 
 def _rounded(values: NDArray[np.float64]) -> list[float]:

@@ -18,6 +18,8 @@ from rich.text import Text
 
 from compress_export.pace import Batches, Pace
 from compress_export.policy_trace import PolicyTrace
+from compress_export.whole_files import write_whole
+from compressor.whole_files import whole_file
 from runtime_bench.memory import rss_bytes
 
 if TYPE_CHECKING:
@@ -218,8 +220,7 @@ class RunLog:
             self._curves(f"{stage}/{name}", value, epoch)
         if self._folder is not None:
             _append_row(self._folder / f"{stage}.csv", epoch, values)
-            timings = json.dumps(self._timings_so_far())
-            (self._folder / _TIMINGS_FILE).write_text(timings, encoding="utf-8")
+            write_whole(self._folder / _TIMINGS_FILE, json.dumps(self._timings_so_far()))
 
     def policy(self, progress: float, probabilities: Tensor) -> None:
         """Keep the agents' probabilities of a search that stands in no folder of its own."""
@@ -274,9 +275,8 @@ def _append_row(path: Path, epoch: int, values: Mapping[str, float]) -> None:
     if path.exists():
         with path.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < epoch]
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows.append({"epoch": str(epoch), **{name: f"{value:.6g}" for name, value in values.items()}})
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as unfinished, unfinished.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[-1]), extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)

@@ -24,6 +24,7 @@ from compress_export.targets import (
     channel_step,
 )
 from compress_export.tuning import teacher_of
+from compress_export.whole_files import write_whole
 from compressor.capacity import scale_dropout, scaled_decay, share_left
 from compressor.checkpoint import Checkpoint
 from compressor.cost import Limits, NetworkCosts, as_tensor
@@ -186,7 +187,7 @@ class _Rung:
             "difference": pruned.difference,
             "limits": [entry.to_json() for entry in pruned.limits],
         }
-        figures_file.write_text(json.dumps(figures), encoding="utf-8")
+        write_whole(figures_file, json.dumps(figures))
         return pruned
 
     def _run(self) -> Pruned:

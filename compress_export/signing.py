@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compress_export.errors import UsageError
+from compressor.whole_files import whole_file
 from runtime_bench.errors import SignatureError
 from runtime_bench.signature import SIGNATURE_NAME, verify_signature
 
@@ -45,9 +46,11 @@ def sign_bundle(folder: Path, key: Path) -> Path:
 
     folder = folder.resolve()  # the tool takes no link
     signature = folder / SIGNATURE_NAME
-    every_file = hashing.Config().set_ignored_paths(paths=[signature], ignore_git_paths=False)
     config = signing.Config().use_elliptic_key_signer(private_key=key)
-    config.set_hashing_config(every_file).sign(folder, signature)
+    with whole_file(signature) as unfinished:
+        ignored = [signature, unfinished]
+        every_file = hashing.Config().set_ignored_paths(paths=ignored, ignore_git_paths=False)
+        config.set_hashing_config(every_file).sign(folder, unfinished)
     return signature
 
 

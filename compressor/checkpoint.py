@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from compressor.whole_files import whole_file
 
 
 def random_state() -> dict[str, Any]:
@@ -44,10 +45,6 @@ class Checkpoint:
         """Replace the state; a crash at any moment leaves the old or the new one."""
         if self.path is None:
             return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        with partial.open("wb") as file:
+        # A file object of ours: torch's own writer turns a full disk into a RuntimeError.
+        with whole_file(self.path) as unfinished, unfinished.open("wb") as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self.path)

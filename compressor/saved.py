@@ -22,6 +22,7 @@ from compressor.head import Head
 from compressor.models import build_model
 from compressor.placeholders import Constant, Nothing, Window
 from compressor.user_code import first_line
+from compressor.whole_files import whole_file
 
 WEIGHTS_FILE = "model.safetensors"
 DESCRIPTION_FILE = "model.json"
@@ -41,10 +42,10 @@ def save_model(model: nn.Module, architecture: str, num_classes: int, folder: Pa
     """
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
     # Copies, since safetensors refuses tensors that share memory (a module under two names).
     weights = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
-    save_file(weights, folder / WEIGHTS_FILE)
+    with whole_file(folder / WEIGHTS_FILE) as unfinished:
+        save_file(weights, unfinished)
     description = {
         "schema_version": SCHEMA_VERSION,
         "architecture": architecture,
@@ -52,7 +53,8 @@ def save_model(model: nn.Module, architecture: str, num_classes: int, folder: Pa
         "edits": _edits(model, build_model(architecture, num_classes)),
     }
     text = json.dumps(description, indent=1)
-    (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
+    with whole_file(folder / DESCRIPTION_FILE) as unfinished:
+        unfinished.write_text(text + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -164,13 +164,14 @@ def _run(plan: Plan, destinations: Sequence[Destination], json_path: Path | None
     from compress_export.deploy.home import bring_home, outcomes_json, print_outcomes
     from compress_export.deploy.many import run_all
     from compress_export.exit_codes import worst
+    from compress_export.whole_files import write_whole
 
     console = Console()
     outcomes = run_all(plan, destinations, console)
     print_outcomes(outcomes, console, Console(stderr=True))
     if json_path is not None:
         text = json.dumps(outcomes_json(outcomes), indent=2) + "\n"
-        json_path.write_text(text, encoding="utf-8")
+        write_whole(json_path, text)
     if plan.payload is not None and (report := bring_home(outcomes, plan.payload.folder)):
         from compress_export.html_report import redraw  # seconds of imports
 

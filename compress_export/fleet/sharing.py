@@ -18,6 +18,8 @@ from compress_export.targets import (
     Target,
     channel_step,
 )
+from compress_export.whole_files import write_whole
+from compressor.whole_files import whole_file
 
 if TYPE_CHECKING:
     from compress_export.job import Job
@@ -44,7 +46,8 @@ class Sharing:
             return
         for name in reversed(_BASELINE):  # the checkpoint last: it says that all is there
             if (found / name).is_file():
-                _copy_whole(found / name, job.folder.run / name)
+                with whole_file(job.folder.run / name) as unfinished:
+                    shutil.copyfile(found / name, unfinished)
         job.log.say(f"baseline: the one that was trained for {_owner(found)}")
 
     def take_search(self, job: Job, target: Target) -> None:
@@ -62,7 +65,7 @@ class Sharing:
                 if (rung / "figures.json").is_file():
                     _copy_rung(rung, job.folder.run / rung.name)
             job.log.say(f"search: the one that was run for {_owner(found)}")
-        note.write_text(json.dumps(key), encoding="utf-8")
+        write_whole(note, json.dumps(key))
 
 
 def search_key(job: Job, target: Target) -> dict[str, Any] | None:
@@ -87,16 +90,10 @@ def _read(note: Path) -> Any:
     return json.loads(note.read_text(encoding="utf-8")) if note.is_file() else None
 
 
-def _copy_whole(source: Path, target: Path) -> None:
-    part = target.with_name(target.name + ".part")
-    shutil.copyfile(source, part)
-    part.replace(target)
-
-
 def _copy_rung(source: Path, target: Path) -> None:
     """Without checkpoints, which a finished rung no longer needs."""
     part = target.with_name(target.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, part, ignore=shutil.ignore_patterns("*.pt", "*.partial"))
+    shutil.copytree(source, part, ignore=shutil.ignore_patterns("*.pt", "*.part"))
     part.rename(target)

@@ -16,6 +16,7 @@ from xml.etree import ElementTree as ET
 from compress_export.gate.judged import Case
 from compress_export.gate.lines import case_line
 from compress_export.table import check_line
+from compressor.whole_files import whole_file
 
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -60,7 +61,8 @@ def write_junit(
         ET.SubElement(suite, "system-out").text = _text("\n".join(map(case_line, own)))
         ET.SubElement(suite, "system-err")
     ET.indent(root)
-    ET.ElementTree(root).write(path, encoding="utf-8", xml_declaration=True)
+    with whole_file(path) as unfinished:
+        ET.ElementTree(root).write(unfinished, encoding="utf-8", xml_declaration=True)
 
 
 def _case(case: Case, require_measured: bool) -> ET.Element:
