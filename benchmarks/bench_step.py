@@ -79,6 +79,9 @@ class Stopwatch:
         """End a run: what comes before the next first step is not a step."""
         self._last = None
 
+    def setback(self, stage: str, text: str) -> None:
+        """Nothing: the loss stays finite here."""
+
     def policy(self, progress: float, probabilities: object) -> None:
         """Nothing: it takes no time of its own."""
 

@@ -134,6 +134,9 @@ class _Nobody:
     def epoch(self, stage: str, epoch: int, values: object) -> None:
         """Nothing."""
 
+    def setback(self, stage: str, text: str) -> None:
+        """Nothing: the loss stays finite here."""
+
     def policy(self, progress: float, probabilities: object) -> None:
         """Nothing."""
 

@@ -252,7 +252,7 @@ def measure(job: Job) -> dict[str, Any]:
         networks,
         measured.files,
         job.checks,
-        job.warnings,
+        [*job.log.setbacks, *job.warnings],
         job.log.timings_seconds,
         "" if job.target is None else job.target.why,
         () if job.pruned is None else job.pruned.limits,

@@ -42,7 +42,7 @@ _SHOWN = (
 """Value, its name for people, factor, format and unit."""
 
 _WRITE_EVERY_STEPS = 10
-_TIMINGS_FILE = "timings.json"
+_TIMINGS_FILE, _SETBACKS_FILE = "timings.json", "setbacks.json"
 
 
 class RunLog:
@@ -57,6 +57,7 @@ class RunLog:
     Attributes:
         console: where bars and lines go.
         timings_seconds: wall time of every stage, by name.
+        setbacks: why epochs had to be done again, a line each.
         batches: what the steps of a training are made of, once that is known.
     """
 
@@ -71,7 +72,9 @@ class RunLog:
         self._said_s = clock()
         self._drawn_s = -math.inf
         self.batches: Batches | None = None
-        self.timings_seconds = self._earlier_timings()
+        # What an interrupted run had noted, up to its last whole epoch.
+        self.timings_seconds: dict[str, float] = self._noted(_TIMINGS_FILE) or {}
+        self.setbacks: list[str] = self._noted(_SETBACKS_FILE) or []
         self._running: tuple[str, float] | None = None
         self.console = console
         self._progress = _LiveView(
@@ -129,12 +132,11 @@ class RunLog:
         spent = self.timings_seconds.get(name, 0.0) + time.perf_counter() - start
         return {**self.timings_seconds, name: round(spent, 3)}
 
-    def _earlier_timings(self) -> dict[str, float]:
-        """Return what an interrupted run had spent up to its last whole epoch."""
-        path = None if self._folder is None else self._folder / _TIMINGS_FILE
+    def _noted(self, name: str) -> Any:
+        path = None if self._folder is None else self._folder / name
         if path is None or not path.exists():
-            return {}
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+            return None
+        return json.loads(path.read_text(encoding="utf-8"))
 
     def within(self, folder: str, *, batches: bool = True) -> _Within:
         """Return an observer whose stages stand in a folder: "search" becomes "FOLDER/search".
@@ -222,6 +224,15 @@ class RunLog:
             _append_row(self._folder / f"{stage}.csv", epoch, values)
             write_whole(self._folder / _TIMINGS_FILE, json.dumps(self._timings_so_far()))
 
+    def setback(self, stage: str, text: str) -> None:
+        """Print why an epoch is done again, and keep that for the report."""
+        line = f"{stage}: {text}"
+        self.say(line)
+        if line not in self.setbacks:  # done again after a resume
+            self.setbacks.append(line)
+        if self._folder is not None:
+            write_whole(self._folder / _SETBACKS_FILE, json.dumps(self.setbacks))
+
     def policy(self, progress: float, probabilities: Tensor) -> None:
         """Keep the agents' probabilities of a search that stands in no folder of its own."""
         self.note_policy("search", "", progress, probabilities)
@@ -264,6 +275,9 @@ class _Within:
 
     def policy(self, progress: float, probabilities: Tensor) -> None:
         self._log.note_policy(f"{self._folder}/search", self._folder, progress, probabilities)
+
+    def setback(self, stage: str, text: str) -> None:
+        self._log.setback(f"{self._folder}/{stage}", text)
 
     def epoch(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
         self._log.epoch(f"{self._folder}/{stage}", epoch, values)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from compressor.checkpoint import Checkpoint, random_state, restore_random_state
+from compressor.checkpoint import Checkpoint
 from compressor.compute import Compute
 from compressor.distill import FeaturePairs, teacher_answers
+from compressor.epochs import finite_loss, run_epochs
 from compressor.losses import image_losses
 from compressor.objective import CLASSIFICATION, Objective
 from compressor.recipe import Recipe, set_rate, sgd
@@ -58,6 +58,9 @@ class Observer(Protocol):
     def epoch(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
         """Called after every epoch with its means."""
 
+    def setback(self, stage: str, text: str) -> None:
+        """Called where an epoch has to be done again; `text` says why, for people."""
+
     def policy(self, progress: float, probabilities: Tensor) -> None:
         """Called after every batch of a search by agents, at a share of all its batches.
 
@@ -90,6 +93,9 @@ def fit(
     Returns:
         Mean validation score (top-1, unless the objective says otherwise) of the weights that are
         left, a fraction.
+
+    Raises:
+        DivergedError: the loss became no number, also at lower learning rates.
     """
     compute.place(model)
     optimizer = sgd(model, recipe)
@@ -101,40 +107,16 @@ def fit(
     trainer = _Trainer(
         model, images, recipe, compute, optimizer, stage, observer, teacher, features, objective
     )
-    state = checkpoint.load()
-    if state is None:
-        best_score = evaluate(model, images.validation(), compute, objective)
-        best_weights, first = _copy_of(model), 0
-    else:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        best_score, best_weights, first = state["best_score"], state["best"], state["epoch"]
-        restore_random_state(state["random"])
-    for epoch in range(first, recipe.epochs):
-        loss = trainer.run_epoch(epoch)
-        score = evaluate(model, images.validation(), compute, objective)
-        if score >= best_score:
-            best_score, best_weights = score, _copy_of(model)
-        values = {"loss": loss, f"validation_{objective.score_key}": score}
-        observer.epoch(stage, epoch + 1, values)
-        checkpoint.save(
-            {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "best": best_weights,
-                "best_score": best_score,
-                "epoch": epoch + 1,
-                "random": random_state(),
-            }
-        )
+    run_epochs(trainer, recipe.epochs, stage=stage, checkpoint=checkpoint, observer=observer)
+    best_score, best_weights = trainer.best
     model.load_state_dict(best_weights)
     model.eval()
     return best_score
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Trainer:
-    """What every epoch of `fit` needs."""
+    """What every epoch of `fit` needs, and the best one so far."""
 
     model: nn.Module
     images: Images
@@ -146,9 +128,43 @@ class _Trainer:
     teacher: nn.Module | None
     features: FeaturePairs | None
     objective: Objective
+    _best: tuple[float, dict[str, Any]] | None = field(default=None, init=False)
 
-    def run_epoch(self, epoch: int) -> float:
-        """Train for one epoch; return its mean loss."""
+    @property
+    def best(self) -> tuple[float, dict[str, Any]]:
+        """Score and weights of the best epoch; the network as given counts as one."""
+        if self._best is None:
+            self._best = self._score(), _copy_of(self.model)
+        return self._best
+
+    def run_epoch(self, epoch: int, rate_factor: float) -> dict[str, float]:
+        """Train for one epoch; return its mean loss and the validation score after it."""
+        loss = self._train(epoch, rate_factor)
+        score = self._score()
+        if score >= self.best[0]:
+            self._best = score, _copy_of(self.model)
+        return {"loss": loss, f"validation_{self.objective.score_key}": score}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return weights, optimizer, and the best epoch's weights and score."""
+        best_score, best = self.best
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": best,
+            "best_score": best_score,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go back to a saved state."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._best = state["best_score"], state["best"]
+
+    def _score(self) -> float:
+        return evaluate(self.model, self.images.validation(), self.compute, self.objective)
+
+    def _train(self, epoch: int, rate_factor: float) -> float:
         self.model.train()
         steps = self.images.steps_per_epoch
         total = steps * self.recipe.epochs
@@ -156,15 +172,10 @@ class _Trainer:
         with nullcontext() if self.features is None else self.features:
             for step, (x, labels) in enumerate(self.images.train(epoch)):
                 done = epoch * steps + step
-                set_rate(self.optimizer, self.recipe.rate(done / total))
-                loss_sum += self._step(x, labels)
+                set_rate(self.optimizer, self.recipe.rate(done / total) * rate_factor)
+                loss_sum += finite_loss(self._step(x, labels))
                 values = {"loss": loss_sum / (step + 1)}
                 self.observer.step(self.stage, done + 1, total, values)
-        if not math.isfinite(loss_sum):
-            raise FloatingPointError(
-                f"the loss became {loss_sum} in epoch {epoch + 1} of '{self.stage}'; "
-                "lower --learning-rate"
-            )
         return loss_sum / steps
 
     def _step(self, x: Tensor, labels: Tensor) -> float:

@@ -170,6 +170,10 @@ class Watcher:
     def step(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
         """Batches are not worth a line."""
 
+    def setback(self, stage: str, text: str) -> None:
+        """Print why an epoch is done again."""
+        say(f"{self._name} {stage}: {text}")
+
     def policy(self, progress: float, probabilities: object) -> None:
         """Nor are single agents."""
 

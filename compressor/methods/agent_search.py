@@ -94,9 +94,9 @@ class _AgentTraining:
         self._known: tuple[float, Tensor] | None = None
 
     def step(
-        self, x: Tensor, labels: Tensor, progress: float, generator: torch.Generator
+        self, x: Tensor, labels: Tensor, progress: float, rate: float, generator: torch.Generator
     ) -> Mapping[str, float]:
-        set_rate(self._optimizer, self._task.recipe.rate(progress))
+        set_rate(self._optimizer, rate)
         probabilities = self._probabilities(progress)
         actions = self._agents.sample(probabilities, len(x), generator)
         outcome = self._try(actions, x, labels)
@@ -137,11 +137,15 @@ class _AgentTraining:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         keep = np.zeros(self._task.graph.class_count, dtype=np.bool_)
         keep[state["classes"].numpy()] = True
-        if not keep.all():
+        if len(self.left.classes) < keep.sum():  # cut since then
+            self.left = self._task.start
+            self._optimizer = sgd(self.left.model, self._task.recipe)
+        if len(self.left.classes) > keep.sum():
             self._cut(keep)
         self.left.model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._agents.load_state_dict(state["agents"])
+        self._known = None
         self._steps = int(state["steps"])
 
     def _probabilities(self, progress: float) -> Tensor:

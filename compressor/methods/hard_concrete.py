@@ -108,13 +108,13 @@ class _GateTraining:
         self._rate = settings.travel / max(task.recipe.epochs * task.images.steps_per_epoch, 1)
 
     def step(
-        self, x: Tensor, labels: Tensor, progress: float, generator: torch.Generator
+        self, x: Tensor, labels: Tensor, progress: float, rate: float, generator: torch.Generator
     ) -> Mapping[str, float]:
         logits = self.logits.to(x.device, torch.float32).requires_grad_()
         with ChannelMasks(self._weights.model, self._task.start.graph) as masks:
             masks.set(sample_gates(logits, len(x), generator))
             loss = self._weights.loss(x, labels)
-        self._weights.update(loss, progress)
+        self._weights.update(loss, rate)
         assert logits.grad is not None
         price = self._move(logits.grad.cpu().double(), progress)
         return {"loss": float(loss.detach()), "price": price}

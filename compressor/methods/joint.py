@@ -6,14 +6,14 @@ the channels belongs to the weights of that moment.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from compressor.checkpoint import random_state, restore_random_state
+from compressor.epochs import finite_loss, run_epochs
 from compressor.methods.method import PruneTask
 from compressor.training import set_rate, sgd, teacher_answers
 
@@ -22,7 +22,7 @@ class Learner(Protocol):
     """Weights, and whatever else a method learns beside them."""
 
     def step(
-        self, x: Tensor, labels: Tensor, progress: float, generator: torch.Generator
+        self, x: Tensor, labels: Tensor, progress: float, rate: float, generator: torch.Generator
     ) -> Mapping[str, float]:
         """Learn from one batch.
 
@@ -30,6 +30,7 @@ class Learner(Protocol):
             x: images on the task's device, shape (N, C, H, W).
             labels: shape (N, ...).
             progress: share of all steps that are done.
+            rate: learning rate of the weights.
             generator: of everything random in this epoch.
 
         Returns:
@@ -62,9 +63,9 @@ class Weights:
             outputs = self.model(x)
         return self._task.objective.losses(outputs, labels, answers, self._task.recipe).mean()
 
-    def update(self, loss: Tensor, progress: float) -> None:
+    def update(self, loss: Tensor, rate: float) -> None:
         """Take one step of SGD; gradients also reach what else the loss depends on."""
-        set_rate(self._optimizer, self._task.recipe.rate(progress))
+        set_rate(self._optimizer, rate)
         self._optimizer.zero_grad()
         loss.backward()
         self._optimizer.step()
@@ -85,38 +86,43 @@ def learn(task: PruneTask, learner: Learner) -> None:
     Every epoch draws from its own seed, so a resumed search equals an undisturbed one.
 
     Raises:
-        FloatingPointError: the loss is no number any more.
+        DivergedError: the loss became no number, also at lower learning rates.
     """
-    first, state = 0, task.checkpoint.load()
-    if state is not None:
-        learner.load_state_dict(state["learner"])
-        restore_random_state(state["random"])
-        first = int(state["epoch"])
-    for epoch in range(first, task.recipe.epochs):
-        task.observer.epoch("search", epoch + 1, _run_epoch(task, learner, epoch))
-        task.checkpoint.save(
-            {"learner": learner.state_dict(), "epoch": epoch + 1, "random": random_state()}
-        )
+    search, epochs = _Search(task, learner), task.recipe.epochs
+    run_epochs(search, epochs, stage="search", checkpoint=task.checkpoint, observer=task.observer)
 
 
-def _run_epoch(task: PruneTask, learner: Learner, epoch: int) -> dict[str, float]:
-    """Return the means of what the learner reported."""
-    generator = torch.Generator().manual_seed(task.seed * 1_000_003 + epoch)
-    steps = task.images.steps_per_epoch
-    total = steps * task.recipe.epochs
-    sums: dict[str, float] = {}
-    means: dict[str, float] = {}
-    for step, (x, labels) in enumerate(task.images.train(epoch)):
-        done = epoch * steps + step
-        x, labels = task.compute.images(x), labels.to(task.compute.device)
-        for name, value in learner.step(x, labels, done / total, generator).items():
-            sums[name] = sums.get(name, 0.0) + value
-        if not math.isfinite(sums["loss"]):  # the next step would fail at something stranger
-            raise FloatingPointError(
-                f"the loss became {sums['loss']} in epoch {epoch + 1} of the search; "
-                "lower --learning-rate"
-            )
-        means = {name: value / (step + 1) for name, value in sums.items()}
-        standing = learner.standing((done + 1) / total)
-        task.observer.step("search", done + 1, total, {**means, **standing})
-    return {**means, **learner.standing((epoch + 1) / task.recipe.epochs)}
+@dataclass(frozen=True)
+class _Search:
+    """A learner that is taken through epochs."""
+
+    task: PruneTask
+    learner: Learner
+
+    def run_epoch(self, epoch: int, rate_factor: float) -> dict[str, float]:
+        """Return the means of what the learner reported."""
+        task, learner = self.task, self.learner
+        generator = torch.Generator().manual_seed(task.seed * 1_000_003 + epoch)
+        steps = task.images.steps_per_epoch
+        total = steps * task.recipe.epochs
+        sums: dict[str, float] = {}
+        means: dict[str, float] = {}
+        for step, (x, labels) in enumerate(task.images.train(epoch)):
+            done = epoch * steps + step
+            x, labels = task.compute.images(x), labels.to(task.compute.device)
+            progress = done / total
+            rate = task.recipe.rate(progress) * rate_factor
+            values = learner.step(x, labels, progress, rate, generator)
+            finite_loss(values["loss"])
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + value
+            means = {name: value / (step + 1) for name, value in sums.items()}
+            standing = learner.standing((done + 1) / total)
+            task.observer.step("search", done + 1, total, {**means, **standing})
+        return {**means, **learner.standing((epoch + 1) / task.recipe.epochs)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"learner": self.learner.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.learner.load_state_dict(state["learner"])

@@ -75,10 +75,10 @@ class _SparseTraining:
         self._strength, self._classes = strength, task.start.graph.class_count
 
     def step(
-        self, x: Tensor, labels: Tensor, progress: float, generator: torch.Generator
+        self, x: Tensor, labels: Tensor, progress: float, rate: float, generator: torch.Generator
     ) -> Mapping[str, float]:
         loss, penalty = self._weights.loss(x, labels), self._penalty()
-        self._weights.update(loss + self._strength * penalty, progress)
+        self._weights.update(loss + self._strength * penalty, rate)
         return {"loss": float(loss.detach()), "scale": float(penalty.detach()) / self._classes}
 
     def standing(self, progress: float) -> Mapping[str, float]:

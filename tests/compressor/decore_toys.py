@@ -64,6 +64,7 @@ class Notes:
     def __init__(self, stop_in_epoch: int | None = None) -> None:
         self.epochs: list[tuple[str, int, dict[str, float]]] = []
         self.steps: list[dict[str, float]] = []
+        self.setbacks: list[tuple[str, str]] = []
         self._stop = stop_in_epoch
 
     def step(self, stage: str, done: int, total: int, values: Mapping[str, float]) -> None:
@@ -73,6 +74,9 @@ class Notes:
 
     def epoch(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
         self.epochs.append((stage, epoch, dict(values)))
+
+    def setback(self, stage: str, text: str) -> None:
+        self.setbacks.append((stage, text))
 
     def policy(self, progress: float, probabilities: Tensor) -> None:
         """Of no interest to these tests."""

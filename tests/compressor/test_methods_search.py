@@ -19,6 +19,7 @@ from compressor.compute import Compute
 from compressor.cost import Limits, NetworkCosts, as_tensor
 from compressor.decore.policy import scheduled_load
 from compressor.decore.projection import project
+from compressor.epochs import DivergedError
 from compressor.graph import channel_graph
 from compressor.masks import ChannelMasks
 from compressor.methods import one_shot
@@ -155,7 +156,7 @@ def test_resumed_search_is_the_undisturbed_one(name: str, stopped_in: int, tmp_p
 def test_diverging_loss_is_named(name: str) -> None:
     model = TinyNet()
     model.head.weight.data.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="loss became nan in epoch 1 of the search"):
+    with pytest.raises(DivergedError, match="search: the loss became nan in epoch 1, also with"):
         METHODS[name](task_of(model))
 
 

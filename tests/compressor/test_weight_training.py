@@ -17,6 +17,7 @@ from compressor.compute import Compute
 from compressor.cost import Limits, NetworkCosts
 from compressor.decore.agents import BudgetAgents
 from compressor.decore.paper import PaperAgents
+from compressor.epochs import DivergedError
 from compressor.graph import channel_graph
 from compressor.methods.agent_search import SearchResult, search
 from compressor.methods.method import PruneTask
@@ -149,7 +150,7 @@ def test_no_epochs_changes_nothing() -> None:
 def test_diverging_loss_is_named() -> None:
     model = tiny()
     model.head.weight.data.fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="loss became nan in epoch 1 of 'finetune'"):
+    with pytest.raises(DivergedError, match="finetune: the loss became nan in epoch 1, also with"):
         run_fit(model, Notes())
 
 
