@@ -3,7 +3,10 @@
 DIR                 the result; made by one rename when everything in it is ready
 DIR.run/            work in progress: checkpoints, curves, logs; --resume goes on from it
 DIR.run/staged/     the result while it is being put together
-DIR.run/lock        held while a process works there; the kernel frees it when the process dies
+DIR.run/lock        held while a process works there, and its number; the kernel frees it when the
+                    process dies
+DIR.run/publishing  inode of the folder that is to become DIR, and that of the one it replaces if
+                    this run made that as well
 DIR.run/options.json  which job this is, so that --resume cannot mix two
 
 A fleet's DIR (docs/fleet.md) is made in the same way, with a folder of this kind for every board.
@@ -20,9 +23,11 @@ from types import TracebackType
 from typing import Any
 
 from compress_export.errors import UsageError
+from compress_export.whole_files import write_whole
+from compressor.whole_files import UNFINISHED_SUFFIX, sync
 
 # Files that hold no progress: a run folder with nothing else in it is not worth keeping.
-_BOOKKEEPING = frozenset({"lock", "options.json", "error.log"})
+_BOOKKEEPING = frozenset({"lock", "options.json", "error.log", "publishing"})
 
 # A folder with one of these was made by this program.
 _REPORTS = ("report.json", "fleet.json")
@@ -64,7 +69,10 @@ class OutputFolder:
         self.final = Path(os.path.abspath(out.expanduser()))  # noqa: PTH100 (keeps symlinks)
         self.run = run_folder(self.final)
         self.staged = self.run / "staged"
-        self._force = force or update
+        _refuse_used(self.run)
+        # Our own result, of a run that was killed before it could say so: it is made once more.
+        ours = resume and _was_published(self.final, self.run)
+        self._force = force or update or ours
         _check_replaceable(self.final, force=self._force)
         _check_run_folder(self.final, self.run, force=force, resume=resume)
         self._made_parents = _make_folder(self.run)
@@ -78,6 +86,8 @@ class OutputFolder:
             raise
         if not resume:
             _empty(self.run)
+        for leftover in self.run.rglob(f"*{UNFINISHED_SUFFIX}"):
+            _remove(leftover)
         _remove(self.staged)
         self.staged.mkdir()
 
@@ -99,7 +109,7 @@ class OutputFolder:
                     f"--resume: {self.run} belongs to another job ({changes}); "
                     "give the same options or start anew with --force"
                 )
-        noted_path.write_text(json.dumps(dict(identity), indent=2) + "\n", encoding="utf-8")
+        write_whole(noted_path, json.dumps(dict(identity), indent=2) + "\n")
 
     def publish(self) -> Path:
         """Turn DIR.run/staged into DIR; with force an old DIR is replaced at this moment only.
@@ -108,6 +118,11 @@ class OutputFolder:
         DIR.run/replaced, from where the next run puts it back.
         """
         replaced = self.run / "replaced"
+        for path in (self.staged, *self.staged.rglob("*")):
+            sync(path)
+        note, inode = self.run / "publishing", str(self.staged.stat().st_ino)
+        earlier = self.final.stat().st_ino if _was_published(self.final, self.run) else ""
+        write_whole(note, f"{inode} {earlier}")
         if self.final.exists():
             _check_replaceable(self.final, force=self._force)
             _remove(replaced)
@@ -118,6 +133,8 @@ class OutputFolder:
             _restore_interrupted_publish(self.run, self.final)
             raise
         _remove(replaced)
+        write_whole(note, inode)
+        sync(self.final.parent)
         (self.run / "finished").touch()
         return self.final
 
@@ -182,6 +199,7 @@ def _has_progress(run: Path) -> bool:
     return any(
         path.is_file()
         and staged not in path.parents
+        and path.suffix != UNFINISHED_SUFFIX
         and path.relative_to(run).as_posix() not in _BOOKKEEPING
         for path in run.rglob("*")
     )
@@ -202,17 +220,35 @@ def _make_folder(folder: Path) -> tuple[Path, ...]:
     return tuple(missing)
 
 
+def _refuse_used(run: Path) -> None:
+    """Say who works there before anything is said about what lies there."""
+    if (run / "lock").is_file() and os.access(run / "lock", os.W_OK):
+        os.close(_lock(run))
+
+
 def _lock(run: Path) -> int:
     """Hold DIR.run/lock. The kernel drops it with the process, so kill -9 leaves no stale lock."""
     descriptor = os.open(run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
+        holder = os.read(descriptor, 20).decode("ascii", "replace")
         os.close(descriptor)
         raise UsageError(
-            f"another process is working in {run}; wait for it or choose another --out"
+            f"another process ({holder or 'that has just started'}) is working in {run}; wait for "
+            "it or choose another --out"
         ) from None
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, str(os.getpid()).encode())
     return descriptor
+
+
+def _was_published(final: Path, run: Path) -> bool:
+    """Whether DIR is what an unfinished run made, which was killed right after the last rename."""
+    note = run / "publishing"
+    if not note.is_file() or not final.is_dir():
+        return False
+    return str(final.stat().st_ino) in note.read_text(encoding="ascii").split()
 
 
 def _restore_interrupted_publish(run: Path, final: Path) -> None:

@@ -9,17 +9,22 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from compress_export.errors import Terminated, UsageError
 from compress_export.exit_codes import ExitCode
+from compress_export.shortages import shortage
 
 if TYPE_CHECKING:
     from compress_export.options import JobOptions
+
+# Where errors live that are one line and no defect: the user's mistakes, and what is none.
+_MISTAKES = (("boards", "BoardError"), ("compressor.errors", "InputError"))
+_FAILURES = (("compressor.epochs", "DivergedError"),)
 
 _OUTCOMES = {ExitCode.PASSED, ExitCode.BUDGET_MISSED, ExitCode.NOT_MEASURED}
 
@@ -35,30 +40,50 @@ def note_job(options: "JobOptions") -> None:
 
 def run_action(action: Callable[[], int]) -> int:
     """Run `action` and return the exit code for how it ended. Raises nothing."""
+    received: list[int] = []
     try:
-        with _signals_raise():
+        with _signals_raise(received):
             code = action()
             sys.stdout.flush()
         return _checked(code)
-    except KeyboardInterrupt:
-        _say(f"interrupted{_way_on()}")
-        return ExitCode.INTERRUPTED
-    except Terminated:
-        _say(f"terminated{_way_on()}")
-        return ExitCode.TERMINATED
-    except BrokenPipeError:
-        return _stdout_gone()
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        if received or isinstance(error, KeyboardInterrupt):
+            return _stopped(received)
+        if isinstance(error, BrokenPipeError):
+            return _stdout_gone()
         if (mistake := _users_mistake(error)) is not None:
             _say(mistake)
             return ExitCode.USER_MISTAKE
         if isinstance(error.__context__, BrokenPipeError):  # what typer and rich make of it
             return _stdout_gone()
+        if (reason := shortage(error)) is not None:
+            _say(f"{reason}{_way_on()}")
+            return ExitCode.TOOL_FAILED
+        if _is_one_of(error, _FAILURES):
+            _say(_flat(str(error)))
+            return ExitCode.TOOL_FAILED
         return _unexpected(error)
 
 
+def _stopped(received: Sequence[int]) -> int:
+    """Whatever a library made of the exception that the signal raised in it."""
+    if signal.SIGTERM in received:
+        _say(f"terminated{_way_on()}")
+        return ExitCode.TERMINATED
+    _say(f"interrupted{_way_on()}")
+    return ExitCode.INTERRUPTED
+
+
 def _way_on() -> str:
-    return "" if _job is None else "; an unfinished run goes on with --resume"
+    """How to go on, where a job has left something to go on with."""
+    from compress_export.outputs import is_unfinished
+
+    if _job is None:
+        return ""
+    out = _out_folder()
+    if out is not None and is_unfinished(out):
+        return "; nothing is lost: go on with the same command and --resume"
+    return "; it had not got far enough to be resumed"
 
 
 def _checked(code: int) -> int:
@@ -74,7 +99,7 @@ def _users_mistake(error: BaseException) -> str | None:
     """The one line for a user's mistake, None for anything else."""
     if _is_parse_error(error):
         return f"{error.format_message()} Try 'compress-export --help'."  # type: ignore[attr-defined]
-    if isinstance(error, _mistake_types()):
+    if isinstance(error, UsageError) or _is_one_of(error, _MISTAKES):
         return _flat(str(error))
     return None
 
@@ -86,12 +111,11 @@ def _is_parse_error(error: BaseException) -> bool:
     )
 
 
-def _mistake_types() -> tuple[type[Exception], ...]:
+def _is_one_of(error: BaseException, homes: Sequence[tuple[str, str]]) -> bool:
     # An error of a module that was never imported cannot be the one at hand, and importing
     # here could itself fail.
-    homes = (("boards", "BoardError"), ("compressor.errors", "InputError"))
     found = (getattr(sys.modules.get(module), name, None) for module, name in homes)
-    return (UsageError, *(kind for kind in found if kind is not None))
+    return isinstance(error, tuple(kind for kind in found if kind is not None))
 
 
 def _unexpected(error: BaseException) -> int:
@@ -102,8 +126,10 @@ def _unexpected(error: BaseException) -> int:
 
 def _write_log(trace: str) -> str:
     """Write DIR.run/error.log, or a temporary file where there is no such folder."""
+    from compress_export.outputs import run_folder
+
     try:
-        if (folder := _run_folder()) is not None and folder.is_dir():
+        if (out := _out_folder()) is not None and (folder := run_folder(out)).is_dir():
             (folder / "error.log").write_text(trace, encoding="utf-8")
             return str(folder / "error.log")
         descriptor, name = tempfile.mkstemp(prefix="compress-export-", suffix=".log")
@@ -115,17 +141,16 @@ def _write_log(trace: str) -> str:
         return "the lines above"
 
 
-def _run_folder() -> Path | None:
-    from compress_export.outputs import default_out, run_folder
+def _out_folder() -> Path | None:
+    """DIR of the job that runs."""
+    from compress_export.outputs import default_out
 
-    if _job is None:
-        return None
-    if _job.out is not None:
-        return run_folder(_job.out)
+    if _job is None or _job.out is not None:
+        return None if _job is None else _job.out
     try:
         from boards import load_board
 
-        return run_folder(default_out(load_board(_job.board).id))
+        return default_out(load_board(_job.board).id)
     except Exception:  # the log's place must not hide the error it is about
         return None
 
@@ -147,19 +172,20 @@ def _flat(text: str) -> str:
 
 
 @contextmanager
-def _signals_raise() -> Iterator[None]:
+def _signals_raise(received: list[int]) -> Iterator[None]:
     """SIGTERM and SIGINT raise, also where a shell started us in the background with SIGINT
-    ignored, so that folders and locks are given back before the process ends."""
+    ignored, so that folders and locks are given back before the process ends.
 
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise Terminated
+    Args:
+        received: gets the signals' numbers.
+    """
 
-    wanted: dict[int, Any] = {
-        signal.SIGTERM: terminate,
-        signal.SIGINT: signal.default_int_handler,
-    }
+    def stop(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+
     try:
-        before = {number: signal.signal(number, handler) for number, handler in wanted.items()}
+        before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     except ValueError:  # not the main thread: an embedding program owns the signals
         yield
         return

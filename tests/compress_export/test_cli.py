@@ -1,5 +1,6 @@
 """The command line: what reaches the pipeline, and which ending is which exit code."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -142,7 +143,6 @@ def test_wrong_usage_is_one_line_and_code_2(
         ValueError("not a user's mistake"),
         SystemExit(1),
         SystemExit(0),
-        MemoryError(),
     ],
 )
 def test_anything_unexpected_is_code_3_with_a_log_and_never_1(
@@ -182,10 +182,64 @@ def test_an_unknown_code_of_a_job_is_a_failure(pipeline: Callable[..., Seen]) ->
     assert main(["--board", "jetson"]) == 3
 
 
-def test_interrupt(pipeline: Callable[..., Seen], capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupt(
+    pipeline: Callable[..., Seen], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     pipeline(KeyboardInterrupt())
-    assert main(["--board", "jetson"]) == 130
-    assert "--resume" in capsys.readouterr().err
+    command = ["--board", "jetson", "--out", str(tmp_path / "out")]
+    assert main(command) == 130
+    assert "--resume" not in capsys.readouterr().err  # there is nothing to resume
+    (tmp_path / "out.run").mkdir()
+    (tmp_path / "out.run" / "baseline.pt").touch()
+    assert main(command) == 130
+    assert "interrupted; nothing is lost: go on with the same command and --resume" in (
+        capsys.readouterr().err
+    )
+
+
+def wrapped(cause: BaseException) -> RuntimeError:
+    """What a library makes of an error."""
+    error = RuntimeError("step 3 failed")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "x.pt"), "full, writing x.pt; nothing"),
+        (wrapped(OSError(errno.EDQUOT, "Disk quota exceeded")), "the disk is full; nothing is"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk is full"),
+        (MemoryError(), "out of memory; nothing is lost: go on with the same command and --resume"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "out of memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory"),
+    ],
+)
+def test_what_has_run_out_is_one_line_and_leaves_no_log(
+    pipeline: Callable[..., Seen],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    error: BaseException,
+    said: str,
+) -> None:
+    pipeline(error)
+    (tmp_path / "out.run").mkdir()
+    (tmp_path / "out.run" / "baseline.pt").touch()
+    assert main(["--board", "jetson", "--out", str(tmp_path / "out")]) == 3
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert shown.count("\n") == 1
+    assert [path.name for path in (tmp_path / "out.run").iterdir()] == ["baseline.pt"]
+
+
+def test_a_training_that_diverges_is_one_line(
+    pipeline: Callable[..., Seen], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    from compressor.epochs import DivergedError
+
+    pipeline(DivergedError("search: the loss became nan"))
+    assert main(["--board", "jetson", "--out", str(tmp_path / "out")]) == 3
+    assert capsys.readouterr().err == "compress-export: search: the loss became nan\n"
 
 
 _WAITING_JOB = """
@@ -196,7 +250,10 @@ def compress(options, console):
     with OutputFolder(options.out) as output:
         (output.staged / "half").write_text("written")
         print("ready", flush=True)
-        time.sleep(60)
+        try:
+            time.sleep(60)
+        except BaseException as error:  # as a library does that translates errors
+            raise RuntimeError("callback failed") from error
     return 0
 
 module = types.ModuleType("compress_export.pipeline")

@@ -129,10 +129,12 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     with OutputFolder(tmp_path / "out") as output:
-        with pytest.raises(UsageError, match="another process"):
-            OutputFolder(tmp_path / "out")
+        (output.run / "checkpoint").write_text("1")
+        for resume in (False, True):  # not what lies there, which may change at any moment
+            with pytest.raises(UsageError, match=rf"another process \({os.getpid()}\)"):
+                OutputFolder(tmp_path / "out", resume=resume)
         assert output.staged.is_dir()
-    OutputFolder(tmp_path / "out").close()
+    OutputFolder(tmp_path / "out", resume=True).close()
 
 
 def _work_until_killed(out: Path, ready: Any) -> None:
@@ -161,6 +163,34 @@ def test_a_replacement_cut_short_is_undone(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="exists"):
         OutputFolder(out)
     assert (out / "report.json").read_text() == "first"
+
+
+def test_a_result_that_nobody_was_told_of_is_made_again(tmp_path: Path) -> None:
+    """Killed after the last rename: --resume is not stopped by its own DIR, also a second time."""
+    out = tmp_path / "out"
+    finish(out, "first")
+    finished = tmp_path / "out.run" / "finished"
+    finished.unlink()
+    for text in ("second", "third"):
+        with OutputFolder(out, resume=True) as output:
+            (output.staged / "report.json").write_text(text)
+            output.publish()
+        assert (out / "report.json").read_text() == text
+        finished.unlink()
+    out.rename(tmp_path / "elsewhere")
+    out.mkdir()
+    (out / "report.json").write_text("another's")
+    with pytest.raises(UsageError, match="exists"):
+        OutputFolder(out, resume=True)
+
+
+def test_half_written_files_of_a_killed_run_go(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    leave_unfinished(out)
+    half = tmp_path / "out.run" / "checkpoints" / "2.safetensors.77.part"
+    half.write_bytes(b"we")
+    with OutputFolder(out, resume=True):
+        assert not half.exists()
 
 
 def test_resume_refuses_another_job(tmp_path: Path) -> None:
