@@ -15,6 +15,7 @@ from boards.parts import CALIBRATION_METHODS, FILE_PRECISIONS
 from compress_export.commands.deploy import deploy
 from compress_export.commands.gate import gate
 from compress_export.commands.report import report
+from compress_export.commands.reproduce import reproduce
 from compress_export.commands.sign import sign
 from compress_export.run_action import run_action
 from compressor.methods.catalogue import CATALOGUE
@@ -415,6 +416,7 @@ def main_job(
 app.command("deploy")(deploy)
 app.command("gate")(gate)
 app.command("report")(report)
+app.command("reproduce")(reproduce)
 app.command("sign")(sign)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from compress_export.options import JobOptions
 from compress_export.outputs import OutputFolder, default_out
 from compress_export.pace import Batches
 from compress_export.progress import RunLog
+from compress_export.provenance import environment, inputs_of, note_provenance
 from compress_export.schedule import Epochs, choose_epochs
 from compress_export.signing import check_private_key
 from compress_export.targets import Target, resolved_budgets
@@ -62,6 +63,7 @@ class Job:
         checks: budgets and targets decided so far.
         warnings: lines for the report.
         sharing: work that other jobs of the same fleet have done, None where it stands alone.
+        inputs, made_by: what made the files, see docs/report.md.
     """
 
     options: JobOptions
@@ -83,6 +85,8 @@ class Job:
     checks: list[Check] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     sharing: Sharing | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    made_by: Mapping[str, Any] | None = None
 
     @property
     def baseline(self) -> nn.Module:
@@ -124,7 +128,11 @@ def _opened(options: JobOptions, console: Console, stack: ExitStack) -> Job:
     precision, *compared = chosen_precisions(options, board, formats)
     exports = Exports(task, board, formats, precision, log.say, tuple(compared), options.raw_input)
     job = Job(options, board, task, folder, log, exports, epochs)
-    job.warnings += task.data.remarks
+    job.inputs = inputs_of(options, board, task)
+    other = note_provenance(folder.run, job.inputs, environment(task.compute))
+    for line in other:
+        log.say(line)
+    job.warnings += [*other, *task.data.remarks]
     return job
 
 

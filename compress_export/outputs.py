@@ -27,7 +27,7 @@ from compress_export.whole_files import write_whole
 from compressor.whole_files import UNFINISHED_SUFFIX, sync
 
 # Files that hold no progress: a run folder with nothing else in it is not worth keeping.
-_BOOKKEEPING = frozenset({"lock", "options.json", "error.log", "publishing"})
+_BOOKKEEPING = frozenset({"lock", "options.json", "error.log", "publishing", "provenance.json"})
 
 # A folder with one of these was made by this program.
 _REPORTS = ("report.json", "fleet.json")

@@ -18,6 +18,7 @@ from compress_export.exit_codes import ExitCode, verdict_code
 from compress_export.exporting import chosen_precisions
 from compress_export.job import Job, checked_board, checked_task, open_job
 from compress_export.options import JobOptions
+from compress_export.provenance import environment
 from compress_export.report import NetworkFigures, build_report, write_report
 from compress_export.schedule import baseline_recipe, choose_epochs
 from compress_export.sealing import seal_bundle
@@ -237,10 +238,12 @@ def measure(job: Job) -> dict[str, Any]:
     elif bundle.is_dir():
         measured = describe(job)
     score = measured.scores.get
-    networks = {"baseline": _figures(job, job.baseline, job.baseline_score, score("baseline"))}
+    networks = {
+        "baseline": _figures(job, "baseline", job.baseline, job.baseline_score, score("baseline"))
+    }
     if job.pruned is not None:
-        slim = job.pruned
-        networks["slim"] = _figures(job, slim.model, slim.validation_score, score("slim"))
+        model, validation_score = job.pruned.model, job.pruned.validation_score
+        networks["slim"] = _figures(job, "slim", model, validation_score, score("slim"))
     if bundle.is_dir():
         manifest = read_manifest(bundle)
         job.checks += verdict(measured.files, manifest, baseline_top1=score("baseline"))
@@ -260,6 +263,9 @@ def measure(job: Job) -> dict[str, Any]:
         job.quantization,
         job.precision_choice,
         job.first_aid,
+        inputs=job.inputs,
+        environment=environment(job.task.compute),
+        made_by=job.made_by,
     )
 
 
@@ -389,15 +395,18 @@ def _save(job: Job, model: nn.Module, name: str) -> None:
 
 
 def _figures(
-    job: Job, model: nn.Module, validation_score: float, test_score: float | None
+    job: Job, name: str, model: nn.Module, validation_score: float, test_score: float | None
 ) -> NetworkFigures:
     from compressor.cost import NetworkCosts, as_tensor
     from compressor.graph import channel_graph
+    from compressor.saved import WEIGHTS_FILE
+    from exporters.artifacts import sha256_of
 
     graph = channel_graph(model, job.task.example())
     return NetworkFigures(
         params=sum(parameter.numel() for parameter in model.parameters()),
         macs=int(NetworkCosts(graph).macs(as_tensor(graph.all_kept()))),
+        sha256=sha256_of(job.folder.staged / "torch" / name / WEIGHTS_FILE),
         score=test_score,
         validation_score=validation_score,
     )

@@ -82,6 +82,9 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     exports = Exports(task, board, board.formats, precision, log.say)
     job = Job(done, board, task, folder, log, exports, Epochs(0, 0, 0))
     key = f"validation_{task.objective.score_key}"
+    job.inputs = report.get("inputs", {})
+    made_by = {key: report[key] for key in ("command", "options", "environment")}
+    job.made_by = report.get("made_by") or made_by
     job.baseline_score = report["stages"]["baseline"][key]
     if report.get("codebook"):
         job.codebook = CodebookFigures.from_json(report["codebook"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +22,6 @@ if TYPE_CHECKING:
     from runtime_bench import Check, Measurement
 
 SCHEMA_VERSION = 1
-_LIBRARIES = (
-    "torch", "torchvision", "onnx", "onnxruntime", "onnxsim", "numpy", "litert-torch",
-    "ai-edge-quantizer", "ai-edge-litert",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,6 +31,7 @@ class NetworkFigures:
     Attributes:
         params: parameters.
         macs: multiply-accumulates of one image.
+        sha256: of its weights as a file.
         score: mean of the metric (top-1 by default) on the test images, a fraction; None where they
             were not read.
         validation_score: the same on the validation images.
@@ -43,6 +39,7 @@ class NetworkFigures:
 
     params: int
     macs: int
+    sha256: str
     score: float | None
     validation_score: float | None
 
@@ -61,6 +58,10 @@ def build_report(
     quantization: QuantizationFigures | None = None,
     precision_choice: Sequence[Candidate] = (),
     first_aid: FirstAid | None = None,
+    *,
+    inputs: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    made_by: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the report as plain JSON values.
 
@@ -73,8 +74,12 @@ def build_report(
         quantization: what training with rounding did, where there was any.
         precision_choice: what --precision auto chose from.
         first_aid: what was tried for the accuracy of the quantized files, where anything was.
+        inputs: what the job was given, as `provenance.inputs_of` has it.
+        environment: this machine, as `provenance.environment` has it.
+        made_by: "command", "options" and "environment" of the job that made the files, where this
+            one only measured them again.
     """
-    from runtime_bench import host_facts, overall
+    from runtime_bench import overall
 
     return {
         "schema_version": SCHEMA_VERSION,
@@ -89,12 +94,9 @@ def build_report(
         "first_aid": None if first_aid is None else first_aid.to_json(),
         "precision_choice": [candidate.to_json() for candidate in precision_choice],
         "quantization_training": None if quantization is None else quantization.to_json(),
-        "environment": {
-            "python": platform.python_version(),
-            "system": platform.platform(),
-            "libraries": {name: _version(name) for name in _LIBRARIES},
-            "host": host_facts().to_json(),
-        },
+        "inputs": dict(inputs),
+        "environment": dict(environment),
+        "made_by": made_by,
         "command": ["compress-export", *sys.argv[1:]],
         "options": options.identity(),
         "metric": options.metric or "top-1",
@@ -126,6 +128,7 @@ def _stage(
     return {
         "params": figures.params,
         "macs": figures.macs,
+        "sha256": figures.sha256,
         "size_bytes": size[0] if size else None,
         "top1": None if own_metric else figures.score,
         "validation_top1": None if own_metric else figures.validation_score,
@@ -138,10 +141,3 @@ def _artifact(item: Measurement) -> dict[str, Any]:
     entry = item.to_json()
     folder = Path(entry.pop("folder")).name
     return {**entry, "path": f"{folder}/{item.path}"}
-
-
-def _version(library: str) -> str | None:
-    try:
-        return metadata.version(library)
-    except metadata.PackageNotFoundError:
-        return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,6 +25,10 @@ from compressor.user_code import first_line
 if TYPE_CHECKING:
     import torch
 
+_DIGESTED = 1024
+"""Images of a set that is decoded anew in every epoch: another epoch for a digest is too much."""
+
+_AT_ONCE = 256
 MAX_MEMORY_BYTES = 2 * 2**30  # of decoded pixels, in all sets of a job
 
 
@@ -114,6 +120,15 @@ class ImageSet:
 
         chosen = np.asarray(indices, dtype=np.int64)
         return torch.from_numpy(self.read(chosen)), torch.from_numpy(self.labels[chosen])
+
+    def add_to(self, digest: hashlib._Hash) -> None:
+        """Add labels and pixels to a digest; of pixels that are not held, those of some images."""
+        digest.update(f"{self.labels.dtype} {self.labels.shape}".encode())
+        digest.update(np.ascontiguousarray(self.labels).tobytes())
+        count = len(self) if self.held_bytes else min(len(self), _DIGESTED)
+        rows = np.arange(count) * len(self) // max(count, 1)
+        for some in np.array_split(rows, math.ceil(count / _AT_ONCE)) if count else ():
+            digest.update(self.read(some).tobytes())
 
     def subset(self, indices: NDArray[np.int64]) -> ImageSet:
         """The images at `indices`, in that order; the pixels are shared, not copied."""

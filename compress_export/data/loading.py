@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +49,17 @@ class ImageData:
     skipped: tuple[str, ...]
     flip_allowed: bool
     description: str
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of classes, labels and pixels, as they are trained and judged on.
+
+        Of a set that doesn't fit into memory, the pixels of 1,024 images spread over it.
+        """
+        digest = hashlib.sha256("\n".join(self.classes).encode("utf-8", "surrogateescape"))
+        for part in (self.train, self.validation, self.test):
+            part.add_to(digest)
+        return digest.hexdigest()
 
     @property
     def remarks(self) -> tuple[str, ...]:

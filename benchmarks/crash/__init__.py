@@ -1,0 +1,1 @@
+"""Runs that are stopped in every way, and what becomes of them."""
