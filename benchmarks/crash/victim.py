@@ -163,7 +163,7 @@ def _tell_stages(board: mmap.mmap) -> None:
             yield
         _write(board, 0, f"after {name}")
 
-    RunLog.timed = telling  # type: ignore[method-assign]
+    RunLog.timed = telling  # type: ignore[assignment, method-assign]
     _write(board, 0, "start")
 
 
