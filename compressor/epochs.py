@@ -58,13 +58,13 @@ def run_epochs(
         DivergedError: an epoch failed although the learning rate was halved MAX_HALVINGS times.
     """
     state = checkpoint.load()
+    kept: dict[str, Any] = {}  # what a failed epoch goes back to where no checkpoint holds it
     if state is None:
         state = _state(training, 0, 0)
+        kept = copy.deepcopy(state)
     else:
         _go_back(training, state)
     constants = set(_not_finite(state))  # a network may have such from the start
-    # What a failed epoch goes back to; a checkpoint keeps it on the disk instead.
-    kept = copy.deepcopy(state)
     epoch, halvings = int(state["epoch"]), int(state.get("halvings", 0))
     while epoch < epochs:
         try:

@@ -1,7 +1,7 @@
 """Stop small jobs in every way; every run is a line of results/crash.jsonl.
 
     python -m benchmarks.crash kills [--kills 200] [--jobs training files ...]
-    python -m benchmarks.crash shortages [--cases loss disk-files ...]
+    python -m benchmarks.crash shortages [--cases loss 'disk files' ...]
     python -m benchmarks.crash repeats [--runs 5] [--job whole]
 
 `kills` goes on where it was stopped itself, until there are so many kills in the file. The full
@@ -68,17 +68,17 @@ def kills(wanted: int, jobs: list[str], work: Path, path: Path) -> None:
             count += 1
 
 
-def shortages(cases: list[str] | None, work: Path, path: Path) -> None:
+def shortages(wanted: list[str] | None, work: Path, path: Path) -> None:
     """Do what is not in the results yet."""
-    from benchmarks.crash.shortages import CASES
+    from benchmarks.crash.shortages import cases
 
-    for name in cases or CASES:
-        if any(row.get("name") == name for row in rows(path)):
-            say(f"{name}: finished before")
+    done = {row.get("name") for row in rows(path)}
+    for name, case in cases().items():
+        if name in done or not name.startswith(tuple(wanted or ("",))):
             continue
-        for row in [*CASES[name](work)]:
-            say(json.dumps(row))
-            append(path, {"kind": "shortage", "name": name, **row})
+        row = {"kind": "shortage", "name": name, **case(work)}
+        say(json.dumps(row))
+        append(path, row)
 
 
 def repeats(job: str, runs: int, work: Path, path: Path) -> None:

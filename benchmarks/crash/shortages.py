@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,63 +25,64 @@ _DISK_KIB = {
     "training": (64, 256, 448, 640, 832, 1024),
     "files": (64, 128, 192, 256, 384, 512),
 }
-_MEMORY_MIB = (0, 32, 64, 128, 192, 256, 384, 512)
-_BROKEN_CALLS = ("5", "30", "80", "100", "130", "170", "200", "230")
+_MORE_MIB = (0, 32, 64, 128, 192, 256, 384, 512)
+_NAN_STEPS = (5, 30, 80, 100, 130, 170, 200, 230)
+_OWN_LOSS = ("--loss", LOSS)
 
 
-def full_disk(job: str, work: Path) -> Iterator[Row]:
-    """Run a job on disks that are too small; make them larger and resume."""
+def full_disk(job: str, size_kib: int, work: Path) -> Row:
+    """Run a job on a disk that is too small; make it larger and resume."""
     expected = reference(job, work)
-    for size_kib in _DISK_KIB[job]:
-        with _disk(work / f"disk {job}", size_kib) as disk:
-            out = disk / "out"
-            ended = victim.run(words(job, out), work / "run disk")
-            row = _row("full disk", job, f"{size_kib} KiB", ended)
-            half = sorted(path.name for path in disk.rglob("*.part"))
-            _mount("-o", f"remount,size={64 * MIB}", str(disk))
-            yield row | {"half_written": half} | _went_on(job, out, work, expected.out)
+    with _disk(work / f"disk {job}", size_kib) as disk:
+        out = disk / "out"
+        ended = victim.run(words(job, out), work / "run disk")
+        row = _row("full disk", job, f"{size_kib} KiB", ended) | _half_written(disk)
+        _mount("-o", f"remount,size={64 * MIB}", str(disk))
+        return row | _went_on(job, out, work, expected.out)
 
 
-def little_memory(job: str, work: Path) -> Iterator[Row]:
+def little_memory(job: str, more_mib: int, work: Path) -> Row:
     """Run a job that may take only so much more address space; resume it without a limit."""
     expected = reference(job, work)
-    for more_mib in _MEMORY_MIB:
-        folder = work / f"memory {job}"
-        shutil.rmtree(folder, ignore_errors=True)
-        out = folder / "out"
-        ended = victim.run(words(job, out), folder, before=lambda n=more_mib: _limit_memory(n))
-        row = _row("memory", job, f"{more_mib} MiB more", ended)
-        half = sorted(path.name for path in folder.rglob("*.part"))
-        yield row | {"half_written": half} | _went_on(job, out, work, expected.out)
+    out = _fresh(work / f"memory {job}")
+    ended = victim.run(words(job, out), out.parent, before=lambda: _limit_memory(more_mib))
+    row = _row("memory", job, f"{more_mib} MiB more", ended) | _half_written(out.parent)
+    return row | _went_on(job, out, work, expected.out)
 
 
-def broken_loss(work: Path) -> Iterator[Row]:
-    """Let the loss of one step be NaN, twice over; then let it stay NaN, and resume without."""
-    loss = ("--loss", LOSS)
-    undisturbed = work / "loss undisturbed"
-    shutil.rmtree(undisturbed, ignore_errors=True)
-    victim.run(words("training", undisturbed / "out", *loss), undisturbed)
-    for call in _BROKEN_CALLS:
-        outs = []
-        for turn in (1, 2):
-            folder = work / f"loss {turn}"
-            shutil.rmtree(folder, ignore_errors=True)
-            outs.append(folder / "out")
-            ended = victim.run(
-                words("training", outs[-1], *loss), folder, before=lambda c=call: _break_loss(c)
-            )
-        said = [line for line in ended.said.splitlines() if "of the learning rate" in line]
-        found = [f"exit code {ended.code}"] if ended.code else compared(*outs)
-        row = _row("loss once NaN", "training", f"step {call}", ended)
-        yield row | {"said": said[-1] if said else "", "differences": found[:5]}
-    for call in _BROKEN_CALLS[1::2]:
-        folder = work / "loss stays"
-        shutil.rmtree(folder, ignore_errors=True)
-        out = folder / "out"
-        command = words("training", out, *loss)
-        ended = victim.run(command, folder, before=lambda c=call: _break_loss(f"{c}-"))
-        row = _row("loss stays NaN", "training", f"from step {call}", ended)
-        yield row | _went_on("training", out, work, undisturbed / "out", *loss)
+def one_nan(call: int, work: Path) -> Row:
+    """Let the loss of one step be NaN, twice over."""
+    outs = [_fresh(work / f"loss {turn}") for turn in (1, 2)]
+    for out in outs:
+        command = words("training", out, *_OWN_LOSS)
+        ended = victim.run(command, out.parent, before=lambda: _break_loss(f"{call}"))
+    said = [line for line in ended.said.splitlines() if "of the learning rate" in line]
+    found = [f"exit code {ended.code}"] if ended.code else compared(*outs)
+    row = _row("loss once NaN", "training", f"step {call}", ended)
+    return row | {"said": said[-1] if said else "", "differences": found[:5]}
+
+
+def only_nan(call: int, work: Path) -> Row:
+    """Let the loss be NaN from one step on; resume without that."""
+    undisturbed = work / "loss undisturbed" / "out"
+    if not undisturbed.is_dir():
+        victim.run(words("training", undisturbed, *_OWN_LOSS), _fresh(undisturbed.parent).parent)
+    out = _fresh(work / "loss stays")
+    command = words("training", out, *_OWN_LOSS)
+    ended = victim.run(command, out.parent, before=lambda: _break_loss(f"{call}-"))
+    row = _row("loss stays NaN", "training", f"from step {call}", ended)
+    return row | _went_on("training", out, work, undisturbed, *_OWN_LOSS)
+
+
+def cases() -> dict[str, Callable[[Path], Row]]:
+    """Return everything that is to be tried, by name."""
+    found: dict[str, Callable[[Path], Row]] = {}
+    for job, sizes in _DISK_KIB.items():
+        found |= {f"disk {job} {size}": partial(full_disk, job, size) for size in sizes}
+    for job in _DISK_KIB:
+        found |= {f"memory {job} {more}": partial(little_memory, job, more) for more in _MORE_MIB}
+    found |= {f"loss {call}": partial(one_nan, call) for call in _NAN_STEPS}
+    return found | {f"loss {call}-": partial(only_nan, call) for call in _NAN_STEPS[1::2]}
 
 
 def _row(case: str, job: str, point: str, ended: victim.Ended) -> Row:
@@ -106,6 +108,16 @@ def _went_on(job: str, out: Path, work: Path, expected: Path, *more: str) -> Row
     return {"resumed": "resumed" if way else "started anew", "differences": found[:5]}
 
 
+def _fresh(folder: Path) -> Path:
+    """Return DIR in an empty folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder / "out"
+
+
+def _half_written(folder: Path) -> Row:
+    return {"half_written": sorted(path.name for path in folder.rglob("*.part"))}
+
+
 def _limit_memory(more_mib: int) -> None:
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     limit = pages * os.sysconf("SC_PAGE_SIZE") + more_mib * MIB
@@ -129,12 +141,3 @@ def _disk(folder: Path, size_kib: int) -> Iterator[Path]:
 
 def _mount(*arguments: str) -> None:
     subprocess.run(["mount", *arguments], check=True)
-
-
-CASES: dict[str, Callable[[Path], Iterator[Row]]] = {
-    "disk-training": lambda work: full_disk("training", work),
-    "disk-files": lambda work: full_disk("files", work),
-    "memory-training": lambda work: little_memory("training", work),
-    "memory-files": lambda work: little_memory("files", work),
-    "loss": broken_loss,
-}
