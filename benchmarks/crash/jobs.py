@@ -14,7 +14,7 @@ from compress_export.provenance import source_sha256
 from compress_export.reproducing import figure_differences, file_differences
 
 _ALL = (
-    f"--board jetson --model {NETWORK} --data digits --input-size 8 --batch-size 64 --threads 1 "
+    f"--board jetson --model {NETWORK} --data digits --input-size 8 --batch-size 256 --threads 1 "
     "--calibration-samples 64 --latency-runs 5 --seed 3"
 )
 _TRAINING = (

@@ -17,7 +17,7 @@ from compress_export.outputs import is_unfinished
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
-MOST_KILLS = 5
+MOST_KILLS = 8
 
 Row = dict[str, Any]
 
@@ -38,11 +38,14 @@ def stopped_run(
     out = folder / "out"
     started = time.monotonic()
     rows: list[Row] = []
-    for moment in [_drawn(rng, expected) for _ in range(rng.randint(2, most))]:
+    reached = ""
+    for _ in range(rng.randint(2, most)):
+        moment = _drawn(rng, expected, reached)
         ended = victim.run(words(job, out, *_resume(out)), folder, moment)
         if not ended.signalled:
             break
         rows.append(_row(job, number, moment, ended))
+        reached = ended.stage
         if _complete(out):  # too late to be stopped
             break
     else:
@@ -68,12 +71,20 @@ def _resume(out: Path) -> list[str]:
     return ["--resume"] if is_unfinished(out) else []
 
 
-def _drawn(rng: random.Random, expected: Reference) -> Moment:
-    """Draw a signal, and a moment: half by time within a random stage, half by files."""
-    number = rng.choice(SIGNALS)
+def _drawn(rng: random.Random, expected: Reference, reached: str) -> Moment:
+    """Draw a signal, and a moment: half by time within a random stage, half by files.
+
+    Args:
+        reached: stage that the run was in when it was stopped last; those before it, but for the
+            first two, are not done again.
+    """
+    number, stages = rng.choice(SIGNALS), [name for name in expected.stages if name]
+    done = stages.index(reached) if reached in stages else 0
+    left = [*stages[: min(done, 2)], *stages[done:]]
     if rng.random() < 0.5:
-        return Moment(number, operation=rng.randint(1, expected.operations))
-    stage = rng.choice([name for name in expected.stages if name])
+        operations = expected.operations * len(left) // len(stages)
+        return Moment(number, operation=rng.randint(1, operations))
+    stage = rng.choice(left)
     return Moment(number, stage=stage, after_s=rng.uniform(0, expected.stages[stage]))
 
 
