@@ -22,7 +22,7 @@ def architecture_of(model: str, weights: Path | None) -> str:
     if weights is not None and weights.is_dir():
         from compressor.saved import read_description
 
-        return read_description(weights).architecture
+        return read_description(weights, model).architecture
     return model
 
 
@@ -56,7 +56,7 @@ def _with_new_head(
 
     head = find_head(architecture_of(model, weights), num_classes)
     if weights.is_dir():
-        network = load_model(weights, head)
+        network = load_model(weights, head, code=model)
     else:
         network = build_model(model, num_classes)
         load_weights(network, weights, head)
@@ -74,12 +74,12 @@ def load_network(model: str, weights: Path | None, num_classes: int) -> nn.Modul
     if weights is not None and weights.is_dir():
         from compressor.saved import load_model, read_description
 
-        saved = read_description(weights).num_classes
+        saved = read_description(weights, model).num_classes
         if saved != num_classes:
             raise OtherClassesError(
                 f"weights {weights}: the network has {saved} classes, the data has {num_classes}"
             )
-        return load_model(weights)
+        return load_model(weights, code=model)
     network = build_model(model, num_classes)
     if weights is not None:
         load_weights(network, weights)
@@ -123,7 +123,7 @@ def load_teacher(
 
 
 def _refuse_a_second_name(path: Path, name: str | None) -> None:
-    if name is not None and path.is_dir():
+    if name is not None and path.is_dir() and name != architecture_of(name, path):
         raise InputError(
             f"--teacher-model {name}: the folder {path} says itself which network it holds; "
             "leave --teacher-model out"

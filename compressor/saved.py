@@ -10,6 +10,7 @@ from the weights file.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ from compressor.whole_files import whole_file
 WEIGHTS_FILE = "model.safetensors"
 DESCRIPTION_FILE = "model.json"
 SCHEMA_VERSION = 1
+MOST_CLASSES = 2**17
+_MOST_DESCRIPTION_BYTES = 2**24
+_MOST_GROWTH = 8
+_LEAST_BOUND = 64
 
 _STAND_INS = {"Constant": Constant, "Nothing": Nothing, "Identity": nn.Identity}
 
@@ -72,50 +77,76 @@ class Description:
     edits: dict[str, dict[str, Any]]
 
 
-def read_description(folder: Path) -> Description:
+def read_description(folder: Path, code: str | None = None) -> Description:
     """Read model.json.
 
+    Args:
+        code: the `package.module:factory` that the folder may name; without it only one of a module
+            that is imported already.
+
     Raises:
-        InputError: it is missing or damaged, or another version's.
+        InputError: it is missing or damaged, another version's, or names other code.
     """
     path = folder / DESCRIPTION_FILE
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            entries = json.loads(file.read(_MOST_DESCRIPTION_BYTES))
         version = entries["schema_version"]
         found = Description(entries["architecture"], entries["num_classes"], entries["edits"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{folder} holds no readable saved model: {first_line(error)}") from error
     if version != SCHEMA_VERSION:
         raise InputError(
-            f"{path}: schema_version is {version}, this version reads {SCHEMA_VERSION}"
+            f"{path}: schema_version is {str(version)[:80]}, this version reads {SCHEMA_VERSION}"
         )
+    kinds = (type(found.architecture), type(found.num_classes), type(found.edits))
+    if kinds != (str, int, dict) or not 1 <= found.num_classes <= MOST_CLASSES:
+        raise InputError(
+            f"{path} is damaged: wanted are the name of an architecture, 1 to {MOST_CLASSES} "
+            "classes, and edits by module"
+        )
+    _refuse_unknown_code(found.architecture, folder, code)
     return found
 
 
-def load_model(folder: Path, new_head: Head | None = None) -> nn.Module:
+def _refuse_unknown_code(architecture: str, folder: Path, code: str | None) -> None:
+    """A folder may come from elsewhere: the code that it names has to be the user's choice."""
+    module, colon, _ = architecture.partition(":")
+    if not colon or module in ("torchvision", "timm") or module in sys.modules:
+        return
+    if architecture != code:
+        raise InputError(
+            f"{folder}: its network is made by code, {architecture[:200]}, which a folder alone "
+            f"doesn't start; if you know it, say so with --model {architecture[:200]} (for a "
+            "teacher --teacher-model, in Python load_model(..., code=...) or an import of it)"
+        )
+
+
+def load_model(folder: Path, new_head: Head | None = None, *, code: str | None = None) -> nn.Module:
     """Rebuild a network that `save_model` wrote, in eval mode.
 
     Args:
         new_head: of the network's architecture; replaces the saved one by fresh, untrained weights
             for the channels that the slimmed network has left.
+        code: as for `read_description`.
 
     Raises:
-        InputError: a file is missing or damaged, or the two don't belong together.
+        InputError: a file is missing or damaged, the two don't belong together, or the folder names
+            other code.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    description = read_description(folder)
+    description = read_description(folder, code)
     try:
         weights = load_file(folder / WEIGHTS_FILE)
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # damaged bytes surface as nearly any kind of error
         raise InputError(f"{folder} holds no readable saved model: {first_line(error)}") from error
     num_classes = description.num_classes if new_head is None else new_head.num_classes
     model = build_model(description.architecture, num_classes)
     try:
         for name, edit in description.edits.items():
             _apply(model, name, edit)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise InputError(f"{folder / DESCRIPTION_FILE} is damaged: {first_line(error)}") from error
     if new_head is not None:
         weights |= _fresh(model, new_head, weights)
@@ -143,8 +174,17 @@ def _integers(module: nn.Module) -> dict[str, Any]:
 
 
 def _like(known: Any, value: Any) -> Any:
-    """Return a value of the description as the kind that an attribute has: int, list or tuple."""
-    return int(value) if type(known) is int else type(known)(int(entry) for entry in value)
+    """Return a value of the description as the kind that an attribute has: int, list or tuple.
+
+    Raises ValueError for numbers far beyond the attribute's own: slimming makes none, and a padding
+    of a million fills the memory.
+    """
+    own = [known] if type(known) is int else list(known)
+    given = [int(entry) for entry in ([value] if type(known) is int else value)]
+    bound = _MOST_GROWTH * max(_LEAST_BOUND, *map(abs, own))
+    if any(abs(number) > bound for number in given):
+        raise ValueError(f"a number beyond {bound}, where the architecture has {known}")
+    return given[0] if type(known) is int else type(known)(given)
 
 
 def _is_integral(value: Any) -> bool:
@@ -164,24 +204,32 @@ def _describe(module: nn.Module) -> dict[str, Any]:
 
 
 def _apply(model: nn.Module, name: str, edit: dict[str, Any]) -> None:
+    module = model.get_submodule(name)
     if "replaced_by" not in edit:
-        module = model.get_submodule(name)
         known = _integers(module)
         for attribute, value in edit.items():
             if attribute not in known:
                 raise ValueError(f"'{name}' has no width called '{attribute}'")
             setattr(module, attribute, _like(known[attribute], value))
         return
-    window = (
-        Window(**{k: tuple(v) for k, v in edit["window"].items()}) if "window" in edit else None
-    )
+    window = _window(edit["window"]) if "window" in edit else None
     kind = edit["replaced_by"]
     if kind == "Constant":
         new: nn.Module = Constant(torch.zeros(1), window, bool(edit["full_size"]))
-    else:
+    elif kind in _STAND_INS:
         new = Nothing(window) if kind == "Nothing" else nn.Identity()
+    else:
+        raise ValueError(f"'{name}' is replaced by an unknown kind of module")
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, new)
+
+
+def _window(entry: dict[str, Any]) -> Window:
+    """Raises ValueError for what is no window of a convolution."""
+    window = Window(**{key: _like((0,), value) for key, value in entry.items()})
+    if len({len(axes) for axes in vars(window).values()}) != 1 or min(*window.stride, 1) < 1:
+        raise ValueError("the axes of a window don't agree")
+    return window
 
 
 def _fresh(
@@ -208,6 +256,8 @@ def _set_tensors(model: nn.Module, weights: dict[str, torch.Tensor], folder: Pat
         parent, _, child = name.rpartition(".")
         module = model.get_submodule(parent)
         old = getattr(module, child)
+        if value.is_floating_point() != old.is_floating_point():
+            raise InputError(f"{folder}: '{name}' is {value.dtype}, which the network can't hold")
         # A copy, since tensors inside the file are not aligned, which changes the last bits.
         value = value.clone()
         if isinstance(old, nn.Parameter):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from compressor.user_code import first_line
 
 SUFFIXES = (".pt", ".pth", ".th", ".safetensors")
 _NESTING = ("state_dict", "model", "model_state", "model_state_dict", "net")
+_MOST_NESTED = 8
 _PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 # Heads used only while training, and what profilers and weight averaging leave in a state.
 _IGNORED = re.compile(r"^(AuxLogits|aux1|aux2)\.|^n_averaged$|(^|\.)total_(ops|params)$")
@@ -89,6 +91,11 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
             f"weights {path}: no tensors by name in this file; expected a state_dict, "
             f"also under one of the keys {', '.join(_NESTING)}"
         )
+    for key, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
+            raise InputError(
+                f"weights {path}: {key} is sparse, quantized or without values; save plain tensors"
+            )
     return state
 
 
@@ -126,17 +133,17 @@ def _why_missing(path: Path) -> str:
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except Exception as error:  # as in _read_torch
         raise InputError(_damaged(path, error)) from error
 
 
 def _read_torch(path: Path) -> Any:
     try:
+        _refuse_bomb(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r"(?:GLOBAL|global:?|class) ([\w.]+\.[\w.]+)", str(error))
@@ -156,6 +163,16 @@ def _read_torch(path: Path) -> Any:
         raise InputError(_damaged(path, error)) from error
 
 
+def _refuse_bomb(path: Path) -> None:
+    """Raise ValueError for an archive that unpacks to more than itself: torch.save stores."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        unpacked_bytes = sum(member.file_size for member in archive.infolist())
+    if unpacked_bytes > path.stat().st_size:
+        raise ValueError(f"it would unpack to {unpacked_bytes} bytes")
+
+
 def _damaged(path: Path, error: BaseException) -> str:
     size_mib = path.stat().st_size / 2**20
     reason = first_line(error)
@@ -169,12 +186,17 @@ def _damaged(path: Path, error: BaseException) -> str:
 
 def _innermost_state(content: Any) -> dict[str, torch.Tensor]:
     """The tensors of a state, however deep it is nested; empty where there are none."""
-    if not isinstance(content, Mapping):
-        return {}
-    for key in _NESTING:
-        if isinstance(content.get(key), Mapping):
-            return _innermost_state(content[key])
-    return {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    for _ in range(_MOST_NESTED):
+        inner = content if isinstance(content, Mapping) else {}
+        nested = [inner[key] for key in _NESTING if isinstance(inner.get(key), Mapping)]
+        if not nested:
+            return {
+                key: value
+                for key, value in inner.items()
+                if isinstance(key, str) and isinstance(value, torch.Tensor)
+            }
+        content = nested[0]
+    return {}
 
 
 def _without_prefixes(

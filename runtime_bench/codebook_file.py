@@ -12,7 +12,6 @@ Needs numpy and the standard library. docs/codebook.md has the format.
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import struct
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from runtime_bench.errors import CodebookError
+from runtime_bench.plain_json import parse_json
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,6 +30,10 @@ VERSION = 1
 _HEAD = struct.Struct("<8sIQ32s")
 _DTYPES = ("<f2", "<f4", "<f8", "|i1", "<i2", "<i4", "<i8", "|u1", "<u2", "<u4", "<u8", "|b1")
 _CAUSE = "was the file copied whole?"
+_MOST_RATIO = 500
+"""Of what a file expands to, beyond 64 MiB: no small file fills the memory."""
+_UNSUSPICIOUS_BYTES = 2**26
+_MOST_DICTIONARY_BYTES = 2**28
 
 
 def read_codebook_file(path: Path) -> dict[str, NDArray[Any]]:
@@ -42,12 +46,13 @@ def read_codebook_file(path: Path) -> dict[str, NDArray[Any]]:
         content = Path(path).read_bytes()
     except OSError as error:
         raise CodebookError(f"{path}: {error.strerror}; {_CAUSE}") from error
-    body = _body(path, content)
+    most_bytes = max(_MOST_RATIO * len(content), _UNSUSPICIOUS_BYTES)
+    body = _body(path, content, most_bytes)
     try:
         (header_bytes,) = struct.unpack_from("<I", body)
-        header = json.loads(body[4 : 4 + header_bytes])
-        return _tensors(header["tensors"], memoryview(body)[4 + header_bytes :])
-    except (struct.error, ValueError, KeyError, TypeError, IndexError) as error:
+        header = parse_json(body[4 : 4 + header_bytes])
+        return _tensors(header["tensors"], memoryview(body)[4 + header_bytes :], most_bytes)
+    except (struct.error, ValueError, KeyError, TypeError, IndexError, ArithmeticError) as error:
         raise CodebookError(f"{path}: its description is wrong ({error}); {_CAUSE}") from error
 
 
@@ -59,7 +64,7 @@ def unpack_indices(packed: NDArray[np.uint8], bits: int, count: int) -> NDArray[
     return indices
 
 
-def _body(path: Path, content: bytes) -> bytes:
+def _body(path: Path, content: bytes, most_bytes: int) -> bytes:
     """Uncompress what follows the head, and compare it with the head's SHA-256."""
     import lzma  # some boards' Python lacks it, and nothing else here needs it
 
@@ -68,11 +73,12 @@ def _body(path: Path, content: bytes) -> bytes:
     _, version, body_bytes, digest = _HEAD.unpack_from(content)
     if version != VERSION:
         raise CodebookError(f"{path}: version {version}, this reader knows {VERSION}")
-    coder = lzma.LZMADecompressor(format=lzma.FORMAT_XZ)
+    if body_bytes > most_bytes:
+        raise CodebookError(f"{path}: {len(content)} bytes that would become {body_bytes}")
+    coder = lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=_MOST_DICTIONARY_BYTES)
     try:
-        # The limit keeps a damaged file from filling the memory.
         body = coder.decompress(content[_HEAD.size :], max_length=body_bytes + 1)
-    except (lzma.LZMAError, OverflowError) as error:
+    except (lzma.LZMAError, EOFError) as error:
         raise CodebookError(f"{path}: damaged ({error}); {_CAUSE}") from error
     if len(body) != body_bytes or not coder.eof or coder.unused_data:
         raise CodebookError(f"{path}: damaged, it doesn't hold {body_bytes} bytes; {_CAUSE}")
@@ -81,23 +87,32 @@ def _body(path: Path, content: bytes) -> bytes:
     return body
 
 
-def _tensors(entries: list[dict[str, Any]], data: memoryview) -> dict[str, NDArray[Any]]:
+def _tensors(
+    entries: list[dict[str, Any]], data: memoryview, most_bytes: int
+) -> dict[str, NDArray[Any]]:
     """Cut the data into arrays. Raises ValueError or IndexError where they don't fit it."""
     found = {}
     for entry in entries:
-        values, data = _array(entry, data)
+        values, data = _array(entry, data, most_bytes)
+        most_bytes -= values.nbytes
         found[entry["name"]] = values
     if len(data):
         raise ValueError(f"{len(data)} bytes belong to no tensor")
     return found
 
 
-def _array(entry: dict[str, Any], data: memoryview) -> tuple[NDArray[Any], memoryview]:
+def _array(
+    entry: dict[str, Any], data: memoryview, most_bytes: int
+) -> tuple[NDArray[Any], memoryview]:
     """Return the array that the data begins with, and the rest of the data."""
     if entry["dtype"] not in _DTYPES:
         raise ValueError(f"{entry['name']} has the dtype {entry['dtype']!r}")
     dtype, shape, entries = np.dtype(entry["dtype"]), entry["shape"], entry["entries"]
+    if not all(type(size) is int for size in (entries, *shape)):
+        raise ValueError(f"{entry['name']} has the shape {str(shape)[:80]}")
     count = math.prod(shape)
+    if count * dtype.itemsize > most_bytes:
+        raise ValueError(f"{entry['name']} of {count} values is more than such a file holds")
     values, data = _cut(entry, data, dtype, entries or count)
     if entries:
         bits = _index_bits(entries)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from runtime_bench.errors import ManifestError
+from runtime_bench.plain_json import read_json
 
 MANIFEST_NAME = "manifest.json"
 SCHEMA_VERSION = 1
@@ -37,6 +37,8 @@ QUANTIZED = ("int8", "uint8", "int16")
 TOP1 = "top-1"
 _CAUSE = "was the folder written by compress-export and copied whole?"
 _NUMBER = (int, float)
+_MOST_VALUES = 2**26
+_MOST_CHARACTERS = 200  # of a path; a file system takes 255 bytes
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class TensorSpec:
     @classmethod
     def from_json(cls, data: Any, where: str) -> TensorSpec:
         name = _text(data, "name", where)
-        shape = tuple(_get(data, "shape", list, where))
+        shape = _items(data, "shape", int, where)
         layout = str(data.get("layout") or "")
         if layout not in ("", "NCHW", "NHWC"):
             raise ManifestError(f"{where}: layout {layout!r} is neither NCHW nor NHWC")
@@ -81,7 +83,7 @@ class TensorSpec:
                 raise ManifestError(f"{where}: pixels are uint8, not {dtype}")
         if dtype in QUANTIZED and normalisation is None:
             scale = float(_get(data, "scale", _NUMBER, where))
-            zero_point = int(_get(data, "zero_point", int, where))
+            zero_point = _get(data, "zero_point", int, where)
             if not (math.isfinite(scale) and scale > 0):
                 raise ManifestError(f"{where}: scale {scale!r} is not a positive number")
         else:
@@ -100,7 +102,7 @@ class SideFile:
     def from_json(cls, data: Any, where: str) -> SideFile:
         if isinstance(data, str):
             return cls(inside(data, where), None)
-        return cls(inside(_text(data, "path", where), where), data.get("sha256"))
+        return cls(inside(_text(data, "path", where), where), _optional(data, "sha256", str, where))
 
 
 @dataclass(frozen=True)
@@ -159,23 +161,25 @@ class ModelFile:
     def from_json(cls, data: Any, where: str) -> ModelFile:
         name = _text(data, "name", where)
         where = f"{where} ({name})"
-        side_files = data.get("side_files") or []
         return cls(
             name=name,
             stage=_choice(data, "stage", ("baseline", "slim"), where),
             path=inside(_text(data, "path", where), where),
-            side_files=tuple(SideFile.from_json(item, where) for item in side_files),
+            side_files=tuple(
+                SideFile.from_json(item, where)
+                for item in _optional(data, "side_files", list, where) or ()
+            ),
             format=_choice(data, "format", ("onnx", "tflite"), where),
             precision=_choice(data, "precision", PRECISIONS, where),
             size_bytes=_get(data, "size_bytes", int, where),
             sha256=_text(data, "sha256", where).lower(),
             input=TensorSpec.from_json(_get(data, "input", dict, where), f"{where}, input"),
             output=TensorSpec.from_json(_get(data, "output", dict, where), f"{where}, output"),
-            weight_bytes=_optional(data, "weight_bytes", dict, where),
+            weight_bytes=_weight_bytes(data, where),
             activation_bytes=_optional(data, "activation_bytes", int, where),
             more_outputs=tuple(
                 TensorSpec.from_json(item, f"{where}, more_outputs")
-                for item in data.get("more_outputs") or ()
+                for item in _optional(data, "more_outputs", list, where) or ()
             ),
             profile=(
                 ProfileRef.from_json(data["profile"], f"{where}, profile")
@@ -228,7 +232,7 @@ class BoardRef:
             id=_text(data, "id", where),
             kind=_text(data, "kind", where),
             arch=_text(data, "arch", where),
-            isa=tuple(_get(data, "isa", list, where)),
+            isa=_items(data, "isa", str, where),
             cores=_optional(data, "cores", int, where),
         )
 
@@ -243,8 +247,8 @@ class Normalisation:
 
     @classmethod
     def from_json(cls, data: Any, where: str) -> Normalisation:
-        mean = tuple(float(value) for value in _get(data, "mean", list, where))
-        std = tuple(float(value) for value in _get(data, "std", list, where))
+        mean = tuple(float(value) for value in _items(data, "mean", _NUMBER, where))
+        std = tuple(float(value) for value in _items(data, "std", _NUMBER, where))
         if len(mean) != len(std) or not all(math.isfinite(v) and v > 0 for v in std):
             raise ManifestError(
                 f"{where}: mean {list(mean)} and std {list(std)} must be of one length, std above 0"
@@ -298,7 +302,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = Path(folder) / MANIFEST_NAME
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror}; {_CAUSE}") from error
     except ValueError as error:
@@ -318,11 +322,7 @@ def read_manifest(folder: Path) -> Manifest:
         budgets=_budgets(_get(data, "budgets", dict, where), where),
         model=_text(data, "model", where),
         classes=tuple(str(name) for name in _get(data, "classes", list, where)),
-        image_shape=(
-            _get(shape, "channels", int, where),
-            _get(shape, "height", int, where),
-            _get(shape, "width", int, where),
-        ),
+        image_shape=_image_shape(shape, where),
         preprocessing=Preprocessing.from_json(
             _get(data, "preprocessing", dict, where), f"{where}: preprocessing"
         ),
@@ -335,6 +335,22 @@ def read_manifest(folder: Path) -> Manifest:
         if data.get("codebook") is None
         else CodebookRef.from_json(data["codebook"], f"{where}: codebook"),
     )
+
+
+def _image_shape(data: Mapping[str, Any], where: str) -> tuple[int, int, int]:
+    sizes = [_get(data, name, int, where) for name in ("channels", "height", "width")]
+    # The bench draws noise of this shape, in float64.
+    if min(sizes) < 1 or math.prod(sizes) > _MOST_VALUES:
+        raise ManifestError(
+            f"{where}: an image of {' x '.join(map(str, sizes))} values; each has to be at least "
+            f"1, and their product at most {_MOST_VALUES}"
+        )
+    return sizes[0], sizes[1], sizes[2]
+
+
+def _weight_bytes(data: Any, where: str) -> dict[str, int] | None:
+    found = _optional(data, "weight_bytes", dict, where)
+    return found and {dtype: _get(found, dtype, int, f"{where}, weight_bytes") for dtype in found}
 
 
 def _budgets(data: Mapping[str, Any], where: str) -> dict[str, float]:
@@ -351,18 +367,29 @@ def _budgets(data: Mapping[str, Any], where: str) -> dict[str, float]:
     return limits
 
 
-def _get(data: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
+def _get(data: Any, key: str | int, kind: type | tuple[type, ...], where: str) -> Any:
     """The value of `key`, of the type asked for, or a ManifestError that says what is there."""
     if not isinstance(data, Mapping):
-        raise ManifestError(f"{where}: {data!r} is not an object; {_CAUSE}")
+        raise ManifestError(f"{where}: {_short(data)} is not an object; {_CAUSE}")
     if key not in data:
         raise ManifestError(f"{where}: '{key}' is missing; {_CAUSE}")
     value = data[key]
     if isinstance(value, bool) or not isinstance(value, kind):
         kinds = kind if isinstance(kind, tuple) else (kind,)
         names = " or ".join(one.__name__ for one in kinds)
-        raise ManifestError(f"{where}: '{key}' is {value!r}, expected {names}; {_CAUSE}")
+        raise ManifestError(f"{where}: '{key}' is {_short(value)}, expected {names}; {_CAUSE}")
     return value
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _items(data: Any, key: str, kind: type | tuple[type, ...], where: str) -> tuple[Any, ...]:
+    """The entries of a list, all of one type."""
+    items = dict(enumerate(_get(data, key, list, where)))
+    return tuple(_get(items, index, kind, f"{where}, {key}") for index in items)
 
 
 def _optional(data: Any, key: str, kind: type, where: str) -> Any:
@@ -370,7 +397,11 @@ def _optional(data: Any, key: str, kind: type, where: str) -> Any:
 
 
 def _text(data: Any, key: str, where: str) -> str:
-    return str(_get(data, key, str, where))
+    """Names go to terminals, and to devices as lines: no control characters in them."""
+    value = str(_get(data, key, str, where))
+    if not value.isprintable():
+        raise ManifestError(f"{where}: '{key}' is {value[:80]!r}, with control characters")
+    return value
 
 
 def _choice(data: Any, key: str, allowed: tuple[str, ...], where: str) -> str:
@@ -383,6 +414,7 @@ def _choice(data: Any, key: str, allowed: tuple[str, ...], where: str) -> str:
 def inside(path: str, where: str) -> str:
     """Return the path of a file in the folder; ManifestError where it would lead out of it."""
     pure = PurePosixPath(path)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in path or not pure.parts:
-        raise ManifestError(f"{where}: path {path!r} does not stay inside the folder")
+    odd = not path.isprintable() or "\\" in path or len(path) > _MOST_CHARACTERS
+    if odd or pure.is_absolute() or ".." in pure.parts or not pure.parts:
+        raise ManifestError(f"{where}: path {path[:200]!r} does not stay inside the folder")
     return path

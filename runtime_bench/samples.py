@@ -10,17 +10,19 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from runtime_bench.errors import SamplesError
 from runtime_bench.metrics import top1
+from runtime_bench.npz import Header, read_arrays, read_header, read_headers
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 _IMAGES = "images.npy"
+_VECTORS = ("labels", "predictions_baseline", "predictions_slim")
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +49,7 @@ class Samples:
         """Images in file order, uint8 [b, H, W, C] with b = size but for the last batch."""
         image_bytes = int(np.prod(self.image_shape))
         with zipfile.ZipFile(self.path) as archive, archive.open(_IMAGES) as stream:
-            _read_header(stream)
+            read_header(stream)
             for start in range(0, len(self), size):
                 count = min(size, len(self) - start)
                 data = stream.read(count * image_bytes)
@@ -73,9 +75,10 @@ def open_samples(
         samples = _open(path)
     except SamplesError:
         raise
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged bytes surface as nearly any kind of error
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise SamplesError(
-            f"{path}: can't be read as samples ({error}); expected an .npz with images uint8 "
+            f"{path}: can't be read as samples ({reason}); expected an .npz with images uint8 "
             "[N, H, W, C] and labels int64 [N]"
         ) from error
     if image_shape is not None:
@@ -94,18 +97,18 @@ def open_samples(
 
 
 def _open(path: Path) -> Samples:
-    with zipfile.ZipFile(path) as archive, archive.open(_IMAGES) as stream:
-        shape, fortran, dtype = _read_header(stream)
+    headers = read_headers(path)
+    if "images" not in headers:
+        raise SamplesError(f"{path}: 'images' is missing")
+    shape, fortran, dtype = headers["images"]
     if len(shape) != 4 or dtype != np.uint8 or fortran:
         raise SamplesError(
             f"{path}: images are {dtype} {shape}, expected uint8 [N, H, W, C] in C order"
         )
-    with np.load(path, allow_pickle=False) as archive_arrays:
-        names = [name for name in archive_arrays.files if name != "images"]
-        arrays = {name: archive_arrays[name] for name in names}
-    for name in ("labels", "predictions_baseline", "predictions_slim"):
-        if name in arrays or name == "labels":
-            _check_vector(path, name, arrays.get(name), shape[0])
+    for name in _VECTORS:
+        if name in headers or name == "labels":
+            _check_vector(path, name, headers.get(name), shape[0])
+    arrays = read_arrays(path, set(_VECTORS))
     predictions = {
         stage: arrays[f"predictions_{stage}"].astype(np.int64)
         for stage in ("baseline", "slim")
@@ -115,21 +118,11 @@ def _open(path: Path) -> Samples:
     return Samples(path, labels, (shape[1], shape[2], shape[3]), predictions)
 
 
-def _check_vector(path: Path, name: str, values: npt.NDArray[Any] | None, count: int) -> None:
-    if values is None:
+def _check_vector(path: Path, name: str, found: Header | None, count: int) -> None:
+    if found is None:
         raise SamplesError(f"{path}: '{name}' is missing")
-    if values.shape != (count,) or values.dtype.kind not in "iu" or count == 0:
+    if found.shape != (count,) or found.dtype.kind not in "iu" or count == 0:
         raise SamplesError(
-            f"{path}: '{name}' is {values.dtype} {values.shape} beside {count} images, "
+            f"{path}: '{name}' is {found.dtype} {found.shape} beside {count} images, "
             "expected one integer per image and at least one image"
         )
-
-
-def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """(shape, Fortran order, dtype) of an .npy stream, which then stands at its data."""
-    version = np.lib.format.read_magic(stream)
-    if version == (1, 0):
-        header = np.lib.format.read_array_header_1_0(stream)
-    else:
-        header = np.lib.format.read_array_header_2_0(stream)
-    return header

@@ -12,6 +12,7 @@ from runtime_bench.manifest import CodebookRef, Manifest, ModelFile, inside
 SUMS_NAME = "SHA256SUMS"
 _SUM_LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
 _CHUNK_BYTES = 2**20
+MOST_SUMS_BYTES = 2**20
 _AGAIN = "copy the folder again"
 
 
@@ -34,12 +35,12 @@ def verify_sums(folder: Path) -> None:
     if not path.is_file():
         return
     problems = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_lines(path), 1):
         found = _SUM_LINE.fullmatch(line)
         if found is None:
             raise ManifestError(f"{path}: line {number} is no sum: {line[:80]!r}; {_AGAIN}")
         digest, name = found.group(1), inside(found.group(2), str(path))
-        if not (folder / name).is_file():
+        if not _is_in(folder, name):
             problems.append(f"{name} is missing")
         elif sha256_of(folder / name) != digest:
             problems.append(f"{name} has another sha256")
@@ -47,6 +48,24 @@ def verify_sums(folder: Path) -> None:
         raise ManifestError(
             f"{folder}: {'; '.join(problems)}. The files are not those of {SUMS_NAME}: {_AGAIN}"
         )
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines of SHA256SUMS. Raises ManifestError where it is too large, or no text."""
+    with path.open("rb") as file:
+        content = file.read(MOST_SUMS_BYTES + 1)
+    if len(content) > MOST_SUMS_BYTES:
+        raise ManifestError(f"{path}: more than {MOST_SUMS_BYTES // 2**20} MiB; {_AGAIN}")
+    try:
+        return content.decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: not UTF-8 (byte {error.start}); {_AGAIN}") from error
+
+
+def _is_in(folder: Path, name: str) -> bool:
+    """Whether the folder itself holds a file: a link that leads out of it doesn't count."""
+    path = folder / name
+    return path.is_file() and folder.resolve() in path.resolve().parents
 
 
 def verify_files(manifest: Manifest) -> None:
@@ -70,7 +89,7 @@ def _problems(folder: Path, file: ModelFile | CodebookRef) -> list[str]:
     expected: dict[str, str | None] = {file.path: file.sha256}
     if isinstance(file, ModelFile):
         expected.update({side.path: side.sha256 for side in file.side_files})
-    missing = [name for name in expected if not (folder / name).is_file()]
+    missing = [name for name in expected if not _is_in(folder, name)]
     if missing:
         return [f"{name} is missing" for name in missing]
     size_bytes = sum((folder / name).stat().st_size for name in expected)

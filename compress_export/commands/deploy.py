@@ -123,7 +123,7 @@ def _bench_request(payload: Payload | None, wanted: tuple[Any, ...] | None) -> A
 
     if wanted is None or payload is None:
         return None
-    from runtime_bench.manifest import read_manifest
+    from runtime_bench import ManifestError, read_manifest
 
     python, threads, runs = wanted
     if "/" in python:
@@ -134,7 +134,11 @@ def _bench_request(payload: Payload | None, wanted: tuple[Any, ...] | None) -> A
     words = [word for name, n in numbers if n is not None for word in (name, str(n))]
     if (payload.folder / SAMPLES).is_file():
         words.append("--samples")
-    return BenchRequest(python, read_manifest(payload.folder).board.id, tuple(words))
+    try:
+        board = read_manifest(payload.folder).board.id
+    except ManifestError as error:
+        raise UsageError(str(error)) from None
+    return BenchRequest(python, board, tuple(words))
 
 
 def _ssh(config: Path | None) -> Any:

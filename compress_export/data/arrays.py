@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,6 +13,7 @@ from numpy.typing import NDArray
 from compress_export.data.raw import Part, RawData, RawSet, from_parts, number_classes
 from compressor.errors import InputError
 from compressor.user_code import first_line
+from runtime_bench.npz import read_headers
 
 # Names that a pair of images and labels goes by: ours, Keras's and MedMNIST's.
 _PAIRS: dict[Part, tuple[tuple[str, str], ...]] = {
@@ -25,8 +24,6 @@ _PAIRS: dict[Part, tuple[tuple[str, str], ...]] = {
 }
 _NAMES = frozenset(name for pairs in _PAIRS.values() for pair in pairs for name in pair)
 _CLASSES = "classes"
-# What numpy lets through of a damaged, locked or pickled file.
-_UNREADABLE = (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 Pair = tuple[NDArray[np.uint8], NDArray[Any]]
 
@@ -61,17 +58,20 @@ def open_arrays(path: Path, seed: int) -> RawData:
 
 
 def _open(path: Path, stack: ExitStack) -> Mapping[str, Any]:
-    """Name -> array; nothing pickled is loaded."""
+    """Name -> array; nothing pickled is loaded, and nothing larger than the file lets expect."""
     try:
         if path.is_dir():
             ours = [p for p in path.glob("*.npy") if p.stem in _NAMES or p.stem == _CLASSES]
             return {p.stem: np.load(p, mmap_mode="r") for p in ours}
         loaded = np.load(path)
-    except _UNREADABLE as error:
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            stack.enter_context(loaded)
+            read_headers(path)
+    except Exception as error:  # a damaged file surfaces as nearly any kind of error
         raise InputError(f"data {path}: no arrays can be read ({first_line(error)})") from error
     if not isinstance(loaded, np.lib.npyio.NpzFile):
         raise InputError(f"data {path}: this is a single array; save both with numpy.savez")
-    return stack.enter_context(loaded)
+    return loaded
 
 
 def _read(source: str, held: Mapping[str, Any]) -> tuple[dict[Part, Pair], tuple[str, ...] | None]:
@@ -86,7 +86,7 @@ def _read(source: str, held: Mapping[str, Any]) -> tuple[dict[Part, Pair], tuple
     try:
         pairs = {part: (held[x], held[y]) for part, (x, y) in chosen.items()}
         names = tuple(str(n) for n in np.ravel(held[_CLASSES])) if _CLASSES in held else None
-    except _UNREADABLE as error:
+    except Exception as error:  # as in _open
         raise InputError(
             f"data {source}: an array can't be read ({first_line(error)}); it is damaged, or "
             "holds Python objects"

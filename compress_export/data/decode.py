@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,9 @@ Progress = Callable[[int, int], None]
 """Called with the number of images done and the number of all."""
 
 _SMALLEST_DRAFT = 256  # pixels: decoding at a fraction rounds the size, which must not show
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
+"""No others: Pillow hands PostScript, which any suffix may hide, to another program."""
+_MOST_PIXELS = 2**26  # several images are decoded at once, at three bytes a pixel or more
 _CHUNK = 256  # images per task: small enough for progress, large enough to hide the pool's cost
 
 
@@ -47,10 +51,8 @@ def decode_image(item: Any, size: int) -> Pixels:
         Exception: of nearly any type, since Pillow's decoders differ in what they raise.
     """
     if isinstance(item, Path):
-        with Image.open(item) as image:
-            # JPEG: leave out detail far beyond the wanted size; resizing still antialiases the rest
-            side = max(2 * size, _SMALLEST_DRAFT)
-            image.draft(None, (side, side))
+        # JPEG: leave out detail far beyond the wanted size; resizing still antialiases the rest
+        with _opened(item, max(2 * size, _SMALLEST_DRAFT)) as image:
             return _fit(_to_rgb(ImageOps.exif_transpose(image)), size)
     if isinstance(item, Image.Image):
         return _fit(_to_rgb(item), size)
@@ -61,9 +63,21 @@ def decode_image(item: Any, size: int) -> Pixels:
 def check_image(item: Any) -> None:
     """Raise what decoding would raise, at a fraction of its cost where the format allows that."""
     if isinstance(item, Path):
-        with Image.open(item) as image:
-            image.draft(None, (1, 1))  # JPEG: decode at an eighth of the size
+        with _opened(item, 1) as image:  # JPEG: at an eighth of the size
             _to_rgb(ImageOps.exif_transpose(image))
+
+
+@contextmanager
+def _opened(path: Path, side: int) -> Iterator[Image.Image]:
+    """Open a file, its shorter side in JPEG at a fraction that is no smaller than `side`.
+
+    Raises ValueError, before anything is decoded, for more pixels than are taken.
+    """
+    with Image.open(path, formats=FORMATS) as image:
+        image.draft(None, (side, side))
+        if image.width * image.height > _MOST_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels, at most {_MOST_PIXELS}")
+        yield image
 
 
 def decode_all(
@@ -149,6 +163,8 @@ def _fit(image: Image.Image, size: int) -> Pixels:
     if (width, height) != (size, size):
         shorter = min(width, height)
         new = (int(size * width / shorter), int(size * height / shorter))
+        if new[0] * new[1] > _MOST_PIXELS:
+            raise ValueError(f"{width} x {height} pixels, one side too long for the other")
         if new != (width, height):
             image = image.resize(new, Image.Resampling.BILINEAR)
         left, top = round((new[0] - size) / 2), round((new[1] - size) / 2)

@@ -16,6 +16,8 @@ from compress_export.data.raw import Part, RawData, RawSet, from_parts, number_c
 from compressor.errors import InputError
 
 SUFFIXES = frozenset({".csv", ".tsv"})
+_MOST_BYTES = 2**28
+_MOST_DIGITS = 19  # of a class number; int64 holds any shorter one
 _DELIMITERS = ",;\t"  # spreadsheets write a semicolon where the comma is the decimal point
 _SPLITS: dict[str, Part] = {
     "train": "train",
@@ -87,7 +89,11 @@ def _read_rows(path: Path) -> list[_Row]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")  # spreadsheets put a byte-order mark in front
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
+            raise InputError(f"data {path}: more than {_MOST_BYTES // 2**20} MiB; is it a list?")
+        return content.decode("utf-8-sig")  # spreadsheets put a byte-order mark in front
     except UnicodeDecodeError as error:
         raise InputError(f"data {path}: not UTF-8 text; save the list as UTF-8") from error
     except OSError as error:
@@ -121,7 +127,7 @@ def _row(path: Path, line: int, where: str, values: dict[str, str]) -> _Row:
 
 
 def _refuse_missing(path: Path, rows: Sequence[_Row]) -> None:
-    missing = [row for row in rows if not row.path.is_file()]
+    missing = [row for row in rows if not _is_file(row.path)]
     if missing:
         first = missing[0]
         hint = "; write folders with /" if "\\" in first.path.name else ""
@@ -129,6 +135,13 @@ def _refuse_missing(path: Path, rows: Sequence[_Row]) -> None:
             f"data {path}: {len(missing)} of {len(rows)} files are not there; the first is "
             f"{first.path} (line {first.line}); relative paths start at the list's folder{hint}"
         )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long for the system, or with a NUL in it
+        return False
 
 
 def _refuse_repeated(path: Path, rows: Sequence[_Row]) -> None:
@@ -141,6 +154,10 @@ def _refuse_repeated(path: Path, rows: Sequence[_Row]) -> None:
             )
 
 
+def _is_number(text: str) -> bool:
+    return len(text) < _MOST_DIGITS and text.isdecimal() and text == str(int(text))
+
+
 def _as_labels(texts: Sequence[str]) -> NDArray[Any]:
-    numbers = all(text.isdecimal() and text == str(int(text)) for text in texts)
+    numbers = all(_is_number(text) for text in texts)
     return np.array(texts, dtype=np.int64 if numbers else np.str_)

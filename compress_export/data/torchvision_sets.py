@@ -19,6 +19,8 @@ from compressor.user_code import first_line
 _NO_FLIP = frozenset(
     {"MNIST", "EMNIST", "KMNIST", "QMNIST", "USPS", "SVHN", "GTSRB", "RenderedSST2"}
 )
+# LSUN unpickles a file of the working folder.
+_NO_DATASETS = frozenset({"VisionDataset", "DatasetFolder", "ImageFolder", "LSUN", "LSUNClass"})
 _TRAIN_SPLITS = ("train", "trainval")
 _TEST_SPLITS = ("test", "val", "valid")
 
@@ -31,7 +33,7 @@ def dataset_names() -> Mapping[str, str]:
         name.lower(): name
         for name in datasets.__all__
         if "root" in inspect.signature(getattr(datasets, name)).parameters
-        and name not in {"VisionDataset", "DatasetFolder", "ImageFolder"}
+        and name not in _NO_DATASETS
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tempfile
@@ -15,6 +16,7 @@ from typing import IO
 from compress_export.deploy.destination import Destination
 from compress_export.deploy.errors import DeviceError
 from compress_export.errors import UsageError
+from compress_export.shown import printable
 
 # Host keys are checked by the strictest setting there is, and nothing ever asks. The rest keeps a
 # user's forwardings and commands out of the way, and finds out when a device has gone.
@@ -28,6 +30,10 @@ _OPTIONS = {
     "ServerAliveCountMax": "4",
 }
 _PREFIX = "compress-export: "
+_MOST_LINE_BYTES = 2**16
+_MOST_LINES = 2000
+"""Before an answer: a login shell's greeting, no more."""
+_MOST_REST_BYTES = 2**24
 
 _running: set[subprocess.Popen[bytes]] = set()
 
@@ -151,26 +157,38 @@ class Conversation:
         """Return the next answer: its first word and the rest.
 
         Raises:
-            DeviceError: the device says what went wrong, or the connection ended.
+            DeviceError: the device says what went wrong, or too much else, or the
+                connection ended.
         """
-        # What the login shell prints by itself is no answer.
-        for line in iter(self._output.readline, b""):
+        for _ in range(_MOST_LINES):
+            line = self._output.readline(_MOST_LINE_BYTES)
+            if not line:
+                raise DeviceError(self._why_it_ended())
             text = line.decode(errors="replace").rstrip("\n")
             if not text.startswith(_PREFIX):
-                continue
-            word, _, rest = text.removeprefix(_PREFIX).partition(" ")
+                continue  # what the login shell prints by itself
+            word, _, rest = printable(text.removeprefix(_PREFIX)).partition(" ")
             if word == "error":
                 raise DeviceError(_device_message(rest))
             return word, rest.strip()
-        raise DeviceError(self._why_it_ended())
+        raise DeviceError(f"no answer among its first {_MOST_LINES} lines")
 
     def rest(self) -> bytes:
-        """Return all that the device still says, to its end."""
-        return self._output.read()
+        """Return all that the device still says, to its end.
+
+        Raises:
+            DeviceError: it says more than figures are.
+        """
+        said = bytearray()
+        while chunk := self._output.read(_MOST_LINE_BYTES):
+            said += chunk
+            if len(said) > _MOST_REST_BYTES:
+                raise DeviceError(f"it sent more than {_MOST_REST_BYTES // 2**20} MiB of figures")
+        return bytes(said)
 
     def errors(self) -> str:
-        """Return what came on standard error so far."""
-        self._errors.seek(0)
+        """Return the end of what came on standard error so far."""
+        self._errors.seek(max(0, self._errors.seek(0, os.SEEK_END) - _MOST_LINE_BYTES))
         return self._errors.read().decode(errors="replace")
 
     def _why_it_ended(self) -> str:
@@ -179,10 +197,10 @@ class Conversation:
         said = self.errors()
         for pattern, meaning in _SSH_MESSAGES:
             if re.search(pattern, said):
-                return f"{meaning} (ssh: {_last_line(said)})"
+                return f"{meaning} (ssh: {last_line(said)})"
         if code == 255:
-            return f"the connection ended (ssh: {_last_line(said)})"
-        return f"its shell ended with code {code} ({_last_line(said)})"
+            return f"the connection ended (ssh: {last_line(said)})"
+        return f"its shell ended with code {code} ({last_line(said)})"
 
     def __enter__(self) -> Conversation:
         return self
@@ -218,6 +236,7 @@ def _device_message(said: str) -> str:
     return _DEVICE_MESSAGES.get(word, "{word} {detail}").format(word=word, detail=detail.strip())
 
 
-def _last_line(said: str) -> str:
+def last_line(said: str) -> str:
+    """Return the last line of what was said, without control characters."""
     lines: Sequence[str] = [line.strip() for line in said.splitlines() if line.strip()]
-    return lines[-1].removeprefix("ssh: ") if lines else "no message"
+    return printable(lines[-1].removeprefix("ssh: ")) if lines else "no message"

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress_export.deploy.many import Outcome
+from compress_export.errors import UsageError
 from compress_export.exit_codes import ExitCode
 from compress_export.sizes import mib
 from compress_export.whole_files import write_whole
+from runtime_bench.plain_json import read_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,13 +63,21 @@ def bring_home(outcomes: Sequence[Outcome], bundle: Path) -> Path | None:
     """Append what was measured to report.json beside the bundle; None where there is none.
 
     The file is replaced by one rename.
+
+    Raises:
+        UsageError: what is there is no report.
     """
     path = bundle.parent / "report.json"
     entries = [one.measured for one in outcomes if one.measured is not None]
     if not entries or not path.is_file():
         return None
-    report = json.loads(path.read_text(encoding="utf-8"))
-    report["device_measurements"] = [*report.get("device_measurements", ()), *entries]
+    try:
+        report = read_json(path)
+        report["device_measurements"] = [*report.get("device_measurements", ()), *entries]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{path}: no report that figures can be added to ({error}); --json FILE keeps them"
+        ) from None
     return write_whole(path, json.dumps(report, indent=2, allow_nan=False) + "\n")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from compress_export.errors import UsageError
 from runtime_bench.signature import SIGNATURE_NAME
-from runtime_bench.verify import sha256_of
+from runtime_bench.verify import MOST_SUMS_BYTES, sha256_of
 
 SUMS = "SHA256SUMS"
 _CHUNK_BYTES = 2**16
@@ -114,7 +114,8 @@ def read_payload(given: Path) -> Payload:
 def _read_sums(path: Path) -> dict[str, str]:
     """Return name -> hex sha256 of a file in the format of `sha256sum`."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        with path.open("rb") as file:
+            lines = file.read(MOST_SUMS_BYTES).decode("utf-8").splitlines()
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}; a bundle has its sums there") from None
     except UnicodeDecodeError:

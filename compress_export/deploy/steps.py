@@ -9,10 +9,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from compress_export.deploy.destination import Destination
-from compress_export.deploy.device import Conversation, Ssh
+from compress_export.deploy.device import Conversation, Ssh, last_line
 from compress_export.deploy.errors import DeviceError
 from compress_export.deploy.payload import Payload
-from compress_export.exit_codes import ExitCode
+from compress_export.exit_codes import ExitCode, verdict_code
+from runtime_bench.plain_json import parse_json
 
 _VERDICTS = (ExitCode.PASSED, ExitCode.BUDGET_MISSED, ExitCode.NOT_MEASURED)
 
@@ -95,18 +96,31 @@ def bench(ssh: Ssh, destination: Destination, request: BenchRequest) -> dict[str
         device.close_input()
         _, code = device.answer()
         figures, said = device.rest(), device.errors()
-    last = said.strip().rpartition("\n")[2].strip() or "no message"
-    if int(code) not in _VERDICTS:
+    last = last_line(said)
+    if code not in {str(int(one)) for one in _VERDICTS}:
         raise DeviceError(f"the bench failed with code {code}: {last}")
     if not figures:  # no numpy, say
         measurable = int(code) != ExitCode.NOT_MEASURED
         outcome = ExitCode.TOOL_FAILED if measurable else ExitCode.NOT_MEASURED
         raise DeviceError(f"the bench measured nothing: {last}", outcome)
     try:
-        measured: dict[str, Any] = json.loads(figures)
-    except ValueError:
-        raise DeviceError(f"the bench wrote no JSON: {last}") from None
-    return {"device": destination.text, "measured_at": measured_at, **measured}
+        measured = _checked(parse_json(figures))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise DeviceError(f"the bench wrote no figures: {last}") from None
+    return {**measured, "device": destination.text, "measured_at": measured_at}
+
+
+def _checked(figures: Any) -> dict[str, Any]:
+    """The figures, if they are what runtime-bench writes; else one of several errors."""
+    for file in figures["measurements"]:
+        texts = (file["name"], file["note"] or "", file["runtime"] or "")
+        if not all(text.isprintable() for text in texts):
+            raise ValueError("control characters")
+        format((file["latency_ms"] or {"p90": 0})["p90"], ".3g")
+    dict(figures["host"])
+    verdict_code((check["status"] for check in figures["checks"]), require_measured=False)
+    json.dumps(figures, allow_nan=False)
+    return dict(figures)
 
 
 def unmeasured(entry: dict[str, Any]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import Any
 from compress_export.errors import UsageError
 from compress_export.gate.judged import Case
 from compress_export.whole_files import write_whole
+from runtime_bench.plain_json import read_json
 
 
 def add_to_history(path: Path, cases: Sequence[Case]) -> None:
@@ -56,7 +57,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not JSON"
         raise UsageError(f"--history {path}: cannot be read ({reason})") from None

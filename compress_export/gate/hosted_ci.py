@@ -72,12 +72,13 @@ def _row(case: Case) -> str:
         _amount(case.headroom, check.unit),
         check.note,
     ]
-    return "| " + " | ".join(_cell(cell) for cell in cells) + " |"
+    return "| " + " | ".join(cell(text) for text in cells) + " |"
 
 
 def _amount(value: float | None, unit: str) -> str:
     return "-" if value is None else f"{value:.4g} {unit}"
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
+    """A text as a table's cell: no line breaks, bars or tags."""
     return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())

@@ -41,7 +41,7 @@ def onnx_layers(path: Path) -> tuple[Layer, ...]:
     from exporters.inspect_onnx import constant_bytes
     from exporters.onnx_qdq import Graph
 
-    model = onnx.load(str(path))
+    model = onnx.load(str(path))  # refuses side files that lie outside of the file's folder
     graph, shapes, counted = Graph(model), _shapes_at_batch_1(model), set[str]()
     found = []
     for node in model.graph.node:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress_export.errors import UsageError
+from runtime_bench.plain_json import read_json
 
 if TYPE_CHECKING:
     from runtime_bench import Check, Measurement
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Json = Mapping[str, Any]
 FLEET_REPORT = "fleet.json"
 _BUNDLE = "bundle/"
+_STATUSES = ("pass", "fail", "unverified")
+_FACTS: Mapping[str, Any] = {"arch": str, "model": str, "isa": list[str], "cores": int | None}
 
 
 @dataclass(frozen=True)
@@ -89,14 +91,15 @@ def read_reports(path: Path) -> tuple[Reported, ...]:
     content = _json(source)
     try:
         if "fleet" in content:
-            folders = [source.parent / entry["folder"] for entry in content["fleet"]]
-            return tuple(report for folder in folders for report in read_reports(folder))
+            return tuple(_of_member(source, entry["folder"]) for entry in content["fleet"])
         if "measurements" in content:
             return (_of_bench(source, content),)
         if "artifacts" in content:
             return (_of_job(source, content),)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        cause = f"{type(error).__name__}: {error}"
+    except UsageError:
+        raise
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, OSError) as error:
+        cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         raise UsageError(
             f"{source}: cannot be read as a report ({cause}); was it written by another version?"
         ) from None
@@ -118,7 +121,7 @@ def _source(path: Path) -> Path:
 
 def _json(source: Path) -> Json:
     try:
-        content = json.loads(source.read_text(encoding="utf-8"))
+        content = read_json(source)
     except OSError as error:
         raise UsageError(f"{source}: cannot be read ({error.strerror})") from None
     except ValueError as error:
@@ -126,6 +129,14 @@ def _json(source: Path) -> Json:
     if not isinstance(content, dict):
         raise UsageError(f"{source}: holds a {type(content).__name__}, not a report")
     return content
+
+
+def _of_member(source: Path, name: str) -> Reported:
+    """The report of a fleet's folder, which is no fleet itself."""
+    from runtime_bench.manifest import inside
+
+    path = source.parent / inside(name, str(source)) / "report.json"
+    return _of_job(path, _json(path))
 
 
 def _of_job(source: Path, report: Json) -> Reported:
@@ -138,9 +149,9 @@ def _of_job(source: Path, report: Json) -> Reported:
     bundle = source.parent / "bundle"
     return Reported(
         source=source,
-        board=report["board"],
+        board=_text(report["board"]),
         files=tuple(_measurement(entry) for entry in shipped),
-        place=Place("host", report["environment"]["host"]),
+        place=_place("host", report["environment"]["host"]),
         devices=tuple(_devices(report.get("device_measurements", ()))),
         budgets=_budgets(checks),
         baseline_score=_score(report["stages"].get("baseline", {})),
@@ -159,9 +170,9 @@ def _of_bench(source: Path, content: Json) -> Reported:
     bundle = folders.pop() if len(folders) == 1 else None
     return Reported(
         source=source,
-        board=content.get("board") or source.stem,
+        board=_text(content.get("board") or source.stem),
         files=files,
-        place=Place(content.get("device", "host"), content["host"]),
+        place=_place(content.get("device", "host"), content["host"]),
         budgets=_budgets(checks),
         baseline_score=_baseline_score(files, checks),
         bundle=bundle if bundle is not None and bundle.is_dir() else None,
@@ -174,25 +185,58 @@ def _devices(entries: Sequence[Json]) -> Iterator[tuple[Place, tuple[Measurement
         latest[entry["device"]] = entry
     for device, entry in latest.items():
         items = tuple(_measurement(item) for item in entry["measurements"])
-        yield Place(device, entry["host"]), items
+        yield _place(device, entry["host"]), items
 
 
 def _checks(entries: Sequence[Json]) -> tuple[Check, ...]:
     from runtime_bench import Check
 
-    return tuple(Check(**_known(Check, entry)) for entry in entries)
+    checks = tuple(_reader(Check).validate_python(entry) for entry in entries)
+    for check in checks:
+        if check.status not in _STATUSES:
+            raise ValueError(f"the status {check.status!r}")
+        for text in (check.file, check.budget, check.unit, check.note):
+            _text(text)
+    return checks
 
 
 def _measurement(entry: Json) -> Measurement:
     from runtime_bench import Measurement
+    from runtime_bench.manifest import inside
 
-    return Measurement(**_known(Measurement, {"folder": "", **entry}))
+    item: Measurement = _reader(Measurement).validate_python({"folder": "", **entry})
+    inside(item.path, item.name)
+    for text in (item.name, item.format, item.note):
+        _text(text)
+    if (item.latency_ms is not None and "p90" not in item.latency_ms) or (
+        item.arena is not None and not isinstance(item.arena.get("smallest_bytes"), int)
+    ):
+        raise ValueError(f"{item.name} has no p90, or an arena without its size")
+    return item
 
 
-def _known(kind: type, entry: Json) -> dict[str, Any]:
-    """Only the keys that this version has: readers ignore those that they don't know."""
-    names = {f.name for f in dataclasses.fields(kind)}
-    return {name: value for name, value in entry.items() if name in names}
+def _place(name: str, facts: Json) -> Place:
+    known = {key: kind for key, kind in _FACTS.items() if key in facts}
+    return Place(
+        _text(name),
+        {key: _reader(kind).validate_python(facts[key]) for key, kind in known.items()},
+    )
+
+
+def _text(value: Any) -> str:
+    """The value. Raises ValueError for no text, or one that would move a terminal's cursor."""
+    text = str(_reader(str).validate_python(value))
+    if not text.isprintable():
+        raise ValueError(f"control characters in {text[:80]!r}")
+    return text
+
+
+@cache
+def _reader(kind: Any) -> Any:
+    """Checks the types of a value's fields; those that this version doesn't know are left out."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
 
 
 def _budgets(checks: Sequence[Check]) -> dict[str, float]:
@@ -201,8 +245,8 @@ def _budgets(checks: Sequence[Check]) -> dict[str, float]:
 
 def _score(entry: Json) -> float | None:
     """Top-1, or the mean of the user's metric: an entry has one of them."""
-    score: float | None = entry.get("top1") if entry.get("score") is None else entry["score"]
-    return score
+    score = entry.get("top1") if entry.get("score") is None else entry["score"]
+    return None if score is None else float(score)
 
 
 def _baseline_score(files: Sequence[Measurement], checks: Sequence[Check]) -> float | None:

@@ -134,7 +134,7 @@ def _compared(
 
 
 def _layers(reports: Sequence[Reported]) -> list[FileLayers]:
-    from compress_export.gate.layers import layers_of
+    from compress_export.gate.apart import layers_apart
 
     found: dict[str, FileLayers] = {}
     for report in reports:
@@ -145,7 +145,7 @@ def _layers(reports: Sequence[Reported]) -> list[FileLayers]:
             )
         for file in report.files:
             if file.sha256 not in found:
-                found[file.sha256] = layers_of(report.bundle, file)
+                found[file.sha256] = layers_apart(report.bundle, file)
     return list(found.values())
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from compress_export.gate.hosted_ci import cell
 from compress_export.gate.layers import FileLayers, heaviest
 
 if TYPE_CHECKING:
@@ -95,8 +96,9 @@ def why_markdown(files: Sequence[FileLayers], *, by_time: bool) -> str:
     """The same, folded away, for a step summary."""
     lines = []
     for file in files:
-        lines += [f"<details><summary>{file.file} by layer</summary>", ""]
+        lines += [f"<details><summary>{cell(file.file)} by layer</summary>", ""]
         lines += ["| " + " | ".join(HEADINGS) + " |", "|---|---" + "|---:" * 6 + "|"]
-        lines += ["| " + " | ".join(row) + " |" for row in why_rows(file, by_time=by_time)]
+        rows = why_rows(file, by_time=by_time)
+        lines += ["| " + " | ".join(map(cell, row)) + " |" for row in rows]
         lines += ["", f"Time {file.time_note}.", "", "</details>", ""]
     return "\n".join(lines)

@@ -10,7 +10,13 @@ from typing import Any
 from compress_export.html_report.drawing import Chart, Table
 from compress_export.html_report.figures import flat
 from compress_export.html_report.rendering import render
-from compress_export.html_report.run_folder import RunFolder, p90_ms, read_run, score_of
+from compress_export.html_report.run_folder import (
+    RunFolder,
+    as_written,
+    p90_ms,
+    read_run,
+    score_of,
+)
 from compress_export.html_report.tradeoff import Axis, Point, draw_tradeoff
 from compress_export.html_report.words import (
     NONE,
@@ -62,11 +68,18 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     Raises:
         UsageError: one of them has no report.json that this version can read.
     """
+    with as_written(*folders):
+        page = comparison_page(folders)
+    return write_whole(out, page)
+
+
+def comparison_page(folders: Sequence[Path]) -> str:
+    """Return the page about several runs; for errors see `read_run`."""
     runs = [read_run(folder) for folder in folders]
     names = run_names(folders)
     files = compared_files(runs, names)
     metrics = sorted({run.metric for run in runs})
-    page = render(
+    return render(
         "comparison.html.j2",
         title=f"{len(runs)} runs compared",
         sentence="; ".join(
@@ -78,7 +91,6 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
         note=_note(runs),
         settings=differing_settings(runs, names),
     )
-    return write_whole(out, page)
 
 
 def run_names(folders: Sequence[Path]) -> list[str]:

@@ -22,7 +22,13 @@ from compress_export.html_report.channels import draw_certainty, draw_groups, dr
 from compress_export.html_report.drawing import Chart, Table
 from compress_export.html_report.measured import draw_latency, draw_memory
 from compress_export.html_report.rendering import render
-from compress_export.html_report.run_folder import RunFolder, p90_ms, read_run, score_of
+from compress_export.html_report.run_folder import (
+    RunFolder,
+    as_written,
+    p90_ms,
+    read_run,
+    score_of,
+)
 from compress_export.html_report.tradeoff import Axis, Point, draw_tradeoff
 from compress_export.html_report.words import NONE, ms_text, percent_text, size_text
 from compress_export.quantization_training import QuantizationFigures
@@ -74,13 +80,15 @@ def write_report_to(run_folder: Path, path: Path) -> Path:
     Raises:
         UsageError: as `write_html_report` does.
     """
-    return write_whole(path, report_page(read_run(run_folder)))
+    with as_written(run_folder):
+        page = report_page(read_run(run_folder))
+    return write_whole(path, page)
 
 
 def redraw(run_folder: Path, say: Callable[[str], None]) -> None:
     """Write DIR/report.html, or say why not: long work must not be lost over a picture of it."""
     try:
-        write_html_report(run_folder)
+        write_whole(run_folder / PAGE, report_page(read_run(run_folder)))
     except Exception as error:
         say(f"{PAGE} was not written, {type(error).__name__}: {error}")
 

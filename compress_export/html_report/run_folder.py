@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,18 @@ from compress_export.evidence import (
     LATENCY,
     LAYERS,
     MEMORY,
+    MOST_CHANGED,
     TORCH_BASELINE,
 )
+from runtime_bench.npz import read_arrays
+from runtime_bench.plain_json import read_json
 
 Report = Mapping[str, Any]
+
+_MOST_ENTRIES = 5000
+"""Of anything that a picture shows one by one; deep networks have some hundred layers."""
+_MOST_VALUES = 2**20
+"""Of the timed runs of one file, and of the pixels of one changed image."""
 
 
 @dataclass(frozen=True)
@@ -107,17 +115,38 @@ def p90_ms(entry: Mapping[str, Any]) -> float | None:
     return (entry.get("latency_ms") or {}).get("p90")
 
 
+@contextmanager
+def as_written(*folders: Path) -> Iterator[None]:
+    """Whatever surprises the block is in the folders' files, which may come from elsewhere.
+
+    Raises:
+        UsageError: in place of any other error.
+    """
+    try:
+        yield
+    except (UsageError, PermissionError):
+        raise
+    except Exception as error:
+        names = ", ".join(map(str, folders))
+        cause = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise UsageError(
+            f"{names}: no page can be made of report.json and {EVIDENCE}/ ({cause}); was it "
+            "written by another version, or damaged?"
+        ) from error
+
+
 def read_run(folder: Path) -> RunFolder:
     """Read a run folder.
 
     Raises:
         UsageError: it holds no report.json that this version can read.
+        Exception: of nearly any type, for other content, see `as_written`.
     """
     report = _report(folder)
     evidence = folder / EVIDENCE
     shipped = [e["name"] for e in report["artifacts"] if str(e["path"]).startswith("bundle/")]
     after, answers = _answers(evidence / ANSWERS, shipped)
-    return RunFolder(
+    run = RunFolder(
         path=folder,
         report=report,
         classes=_classes(folder),
@@ -129,6 +158,24 @@ def read_run(folder: Path) -> RunFolder:
         answers=answers,
         changed=_changed(evidence / CHANGED),
     )
+    _refuse_outsized(run)
+    return run
+
+
+def _refuse_outsized(run: RunFolder) -> None:
+    """Raise ValueError for more than a page can show, and for answers that are no classes."""
+    files = [*run.latency_ms.values(), *(curve["operators"] for curve in run.memory.values())]
+    groups = [group for rung in run.agents for group in rung["groups"]]
+    shown = (run.artifacts, run.report.get("checks", ()), run.classes, groups, run.layers, files)
+    if max(map(len, shown)) > _MOST_ENTRIES or max(map(len, files), default=0) > _MOST_VALUES:
+        raise ValueError(f"more than {_MOST_ENTRIES} entries")
+    if run.answers is not None:
+        rows = np.stack([run.answers.labels, run.answers.before, run.answers.after])
+        if rows.size and not 0 <= rows.min() <= rows.max() < max(len(run.classes), 1):
+            raise ValueError("answers that are no classes")
+    images = () if run.changed is None else run.changed.images
+    if any(image.size > 3 * _MOST_VALUES for image in images) or len(images) > MOST_CHANGED:
+        raise ValueError("changed images that are too many or too large")
 
 
 def _report(folder: Path) -> Report:
@@ -136,8 +183,8 @@ def _report(folder: Path) -> Report:
     if not path.is_file():
         raise UsageError(f"{folder} holds no report.json: name the DIR of a finished run")
     try:
-        report = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        report = read_json(path)
+    except (OSError, ValueError) as error:
         raise UsageError(f"{path} is no JSON: {error}") from None
     version = report.get("schema_version") if isinstance(report, dict) else None
     if version != 1:
@@ -146,7 +193,7 @@ def _report(folder: Path) -> Report:
 
 
 def _json(path: Path, missing: Any) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else missing
+    return read_json(path) if path.is_file() else missing
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
@@ -159,18 +206,18 @@ def _classes(folder: Path) -> tuple[str, ...]:
 def _answers(path: Path, shipped: Sequence[str]) -> tuple[str, Answers | None]:
     if not path.is_file():
         return "", None
-    with np.load(path, allow_pickle=False) as found:
-        after = next((name for name in shipped if name in found), None)
-        if after is None or TORCH_BASELINE not in found:
-            return "", None
-        labels, before, now = (
-            found[name].astype(np.int64) for name in ("labels", TORCH_BASELINE, after)
-        )
+    found = read_arrays(path, {"labels", TORCH_BASELINE, *shipped})
+    after = next((name for name in shipped if name in found), None)
+    if after is None or TORCH_BASELINE not in found:
+        return "", None
+    labels, before, now = (
+        found[name].astype(np.int64) for name in ("labels", TORCH_BASELINE, after)
+    )
     return after, Answers(labels, before, now)
 
 
 def _changed(path: Path) -> ChangedImages | None:
     if not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as found:
-        return ChangedImages(tuple(found["rows"].tolist()), tuple(found["images"]))
+    found = read_arrays(path, {"rows", "images"})
+    return ChangedImages(tuple(found["rows"].tolist()), tuple(found["images"]))

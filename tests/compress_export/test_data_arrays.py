@@ -143,14 +143,14 @@ def test_damaged_files(tmp_path: Path) -> None:
     spoilt = bytearray(whole)
     spoilt[400] ^= 0xFF  # a pixel: the checksum is off
     path.write_bytes(bytes(spoilt))
-    with pytest.raises(InputError, match="an array can't be read"):
+    with pytest.raises(InputError, match="can be read .Bad CRC"):
         load(path)
     np.savez_compressed(path, x=images(90) // 64, y=numbers(90))
     packed = bytearray(path.read_bytes())
     for start in range(200, 1200, 100):
         packed[start : start + 40] = bytes(40)
     path.write_bytes(bytes(packed))
-    with pytest.raises(InputError, match="an array can't be read"):
+    with pytest.raises(InputError, match="can be read .Error"):
         load(path)
     np.save(tmp_path / "x.npy", images(9))
     with pytest.raises(InputError, match="the folder that holds"):
