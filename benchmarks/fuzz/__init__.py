@@ -1,0 +1,1 @@
+"""Every parser of files from elsewhere under atheris, see SECURITY.md."""
