@@ -86,7 +86,7 @@ class OutputFolder:
             raise
         if not resume:
             _empty(self.run)
-        for leftover in self.run.rglob(f"*{UNFINISHED_SUFFIX}"):
+        for leftover in list(self.run.rglob(f"*{UNFINISHED_SUFFIX}")):
             _remove(leftover)
         _remove(self.staged)
         self.staged.mkdir()
