@@ -55,6 +55,7 @@ def compress_fleet(jobs: Sequence[JobOptions], console: Console | None = None) -
     options = jobs[0]
     needs = _checked(jobs)
     out = options.out or DEFAULT_OUT
+    note_job(options.model_copy(update={"out": out}))
 
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -126,7 +127,6 @@ def _run_one(need: Need, out: Path, sharing: Sharing, console: Console, say: Say
         return read_report(out)
     changes = {"out": out, "force": False, "resume": is_unfinished(out)}
     options = need.members[0].options.model_copy(update=changes)
-    note_job(options)
     with open_job(options, console) as job:
         job.sharing = sharing
         return run_stages(job).report
