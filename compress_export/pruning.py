@@ -174,13 +174,16 @@ class _Rung:
 
     def run(self) -> Pruned:
         """Search, slim and fine-tune, or load what an interrupted run had finished."""
-        network, figures_file = self._work / "network", self._work / "figures.json"
+        task, network = self.job.task, self._work / "network"
+        figures_file = self._work / "figures.json"
         if figures_file.exists():
             figures = json.loads(figures_file.read_text(encoding="utf-8"))
             limits = tuple(Reached.from_json(entry) for entry in figures.pop("limits"))
-            return Pruned(load_model(network), limits=limits, **figures)
+            model = load_model(network)
+            # Saving drops it; --codebook, --qat-epochs and the next rung train with it.
+            scale_dropout(model, self.job.baseline, task.example())
+            return Pruned(model, limits=limits, **figures)
         pruned = self._run()
-        task = self.job.task
         save_model(pruned.model, task.architecture, len(task.data.classes), network)
         figures = {
             "validation_score": pruned.validation_score,
@@ -254,7 +257,6 @@ class _Rung:
         job, task = self.job, self.job.task
         recipe = search_recipe(job.options, job.epochs, task.batch_size)
         start = copy.deepcopy(self.start.model)
-        scale_dropout(start, job.baseline, task.example())  # a loaded rung has the original's
         return PruneTask(
             start=Shrinking.whole(start, self.start.graph),
             graph=self.start.graph,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_jobs import NETWORK, Ended, in_a_process, run_here
+from tiny_jobs import NETWORK, QUICK, Ended, in_a_process, run_here
 
 LIMIT_S = 900  # only a hang takes that long, also on a busy machine
 
@@ -85,6 +85,24 @@ def test_killed_between_two_rungs(tmp_path: Path, trained: Path) -> None:
     kill(start_and_wait(out, tmp_path / "out.run" / "rung-1" / "figures.json", *arguments))
     resumed = run_here(out, *arguments, "--resume")
     assert "rung-1/search epoch" not in resumed.said
+    assert result(resumed) == result(run_here(tmp_path / "undisturbed", *arguments))
+
+
+def test_stopped_before_the_first_epoch_of_a_later_training(
+    tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The finished rung is loaded then, and its dropout is still that of a smaller network."""
+
+    def stopped(*_: object) -> float:
+        raise KeyboardInterrupt
+
+    words = "--board jetson --stages prune --target-macs 0.4 --codebook 8 --codebook-epochs 1"
+    arguments = [*NETWORK, *QUICK, *shlex.split(words), "--weights", trained]
+    monkeypatch.setattr("compress_export.tuning.tune", stopped)
+    assert run_here(tmp_path / "out", *arguments).code == 130
+    monkeypatch.undo()
+    resumed = run_here(tmp_path / "out", *arguments, "--resume")
+    assert "finetune epoch" not in resumed.said
     assert result(resumed) == result(run_here(tmp_path / "undisturbed", *arguments))
 
 
