@@ -42,10 +42,19 @@ SIZES = {
 }
 
 
+def narrow_classifier() -> nn.Module:
+    """VGG's layers with 64 features for 4,096, which hold 119 of its 134 million weights."""
+    hidden = [nn.Linear(512 * 7 * 7, 64), nn.ReLU(), nn.Dropout(), nn.Linear(64, 64), nn.ReLU()]
+    return nn.Sequential(*hidden, nn.Dropout(), nn.Linear(64, 10))
+
+
 @cache
 def analysed(name: str) -> tuple[nn.Module, ChannelGraph]:
     torch.manual_seed(0)
-    model = randomize(build_model(name, 10)).eval()
+    model = build_model(name, 10)
+    if name == "vgg16_bn":
+        model.classifier = narrow_classifier()
+    model = randomize(model).eval()
     return model, channel_graph(model, torch.randn(1, 3, SIZES[name], SIZES[name]))
 
 
