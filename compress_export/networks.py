@@ -123,7 +123,10 @@ def load_teacher(
 
 
 def _refuse_a_second_name(path: Path, name: str | None) -> None:
-    if name is not None and path.is_dir() and name != architecture_of(name, path):
+    """A folder's name is said again only to confirm the code that it names."""
+    if name is None or not path.is_dir():
+        return
+    if ":" not in name or name != architecture_of(name, path):
         raise InputError(
             f"--teacher-model {name}: the folder {path} says itself which network it holds; "
             "leave --teacher-model out"

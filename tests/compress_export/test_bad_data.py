@@ -204,8 +204,8 @@ MESSAGES: dict[Callable[[Path], str], str] = {
     arrays_with_one_hot_labels: "data pets.npz: y must be 20 class numbers or names, one per "
     "image; they are float64 of shape (20, 2); one-hot labels become numbers by argmax(axis=1)",
     arrays_cut_short: "data pets.npz: no arrays can be read (File is not a zip file)",
-    arrays_with_pickled_objects: "data pets.npz: an array can't be read (Object arrays cannot be "
-    "loaded when allow_pickle=False); it is damaged, or holds Python objects",
+    arrays_with_pickled_objects: "data pets.npz: no arrays can be read (y.npy holds Python "
+    "objects, or values of no size)",
     dataset_that_is_not_there: "data 'CIFAR10': not found under data (there is no such folder); "
     "name the folder that holds it with --data-root, or fetch it once with "
     "torchvision.datasets.CIFAR10('data', download=True)",
