@@ -30,6 +30,7 @@ from compressor.graph import channel_graph, kept_indices
 from compressor.graph.build import TraceError
 from compressor.models import build_model
 from compressor.models.layers import ChannelPad
+from compressor.placeholders import Constant
 from compressor.slim import check_keep, slim
 
 
@@ -201,6 +202,7 @@ FIXING = {
     "normalize_1": lambda x: F.normalize(x),
     "expand": lambda x: x + x.mean((2, 3), keepdim=True).expand(-1, 8, -1, -1),
     "mean": lambda x: x - x.mean(),
+    "norm": lambda x: x / (1 + x.norm(2, 1, keepdim=True)),
 }
 
 
@@ -228,6 +230,7 @@ def test_fixed_operator_leaves_the_rest_free() -> None:
         lambda x: x.softmax(dim=-1),
         lambda x: x.flatten(2).unsqueeze(-1),
         lambda x: x + x.mean((2, 3), keepdim=True),
+        lambda x: x + x.norm(1, (2, 3), keepdim=True),
         lambda x: x.mean(3, keepdim=True).expand(-1, -1, -1, 8),
         lambda x: x * x.amax((2, 3)).view(x.size(0), x.size(1), 1, 1),
         lambda x: F.interpolate(x, scale_factor=2.0).permute(0, 1, 3, 2),
@@ -344,6 +347,19 @@ def test_empty_branches(inner: nn.Module) -> None:
     """Whatever may be emptied is emptied, in both orders of the addition."""
     model = Wrapped(Odd(inner), width=6)
     assert_exact(model, seeds=6, share=0.4)
+
+
+def test_a_network_with_an_emptied_branch_is_cut_again() -> None:
+    """What is left of the branch, a constant per channel, follows the channels that it adds to."""
+    model = randomize(TinyResNet(width=6, hidden=5)).eval()
+    graph = graph_of(model)
+    keep = graph.all_kept()
+    (branch,) = (group for group in graph.groups if group.producers == ("block1.conv1",))
+    keep[branch.classes] = False
+    slimmed = slim(model, graph, keep)
+    assert sum(isinstance(module, Constant) for module in slimmed.modules()) == 1
+    assert groups_of(graph_of(slimmed))[("block2.conv1",)] == 5
+    assert_exact(slimmed)
 
 
 def test_gate_with_batch_norm_vanishes_with_its_branch() -> None:
