@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import signal
 import subprocess
@@ -72,11 +73,11 @@ def by_module(codes: Mapping[str, int | None]) -> list[dict[str, Any]]:
 def judge(names: list[str], workers: int, seconds: float | None) -> None:
     """Have mutmut judge these mutants; one name may be a pattern."""
     command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(workers), *names]
-    with subprocess.Popen(command, cwd=ROOT) as process:
+    with subprocess.Popen(command, cwd=ROOT, start_new_session=True) as process:
         try:
             process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGINT)  # ends its workers too
+        finally:  # its workers too, also where this script is interrupted
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def main() -> None:

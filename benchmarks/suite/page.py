@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.pruning.page.markdown import fill, table
 from benchmarks.pruning.results import rows
 from benchmarks.suite import mutants, reach, repetitions
-from benchmarks.suite.running import ROOT
+from benchmarks.suite.running import PARTS, ROOT
 
 PAGE = ROOT / "docs" / "testing.md"
 
@@ -26,14 +26,14 @@ def parts() -> dict[str, str]:
     return {
         "coverage": coverage_table(suite["packages"]),
         "parts": parts_table(suite["parts"]),
-        "slowest": slowest_table(suite["slowest"]),
+        "slowest": slowest_table(suite),
         "mutants": mutants_table(changes["modules"]),
         "repetitions": repetitions_table(rows(repetitions.RESULT)),
     }
 
 
 def coverage_table(packages: Iterable[Row]) -> str:
-    """Statements and branches by package."""
+    """Statements and branches by package, of those whose tests were run."""
     cells = [
         (
             f"`{row['package']}`",
@@ -43,33 +43,37 @@ def coverage_table(packages: Iterable[Row]) -> str:
             f"{row['covered_branches'] / row['num_branches']:.1%}",
         )
         for row in packages
+        if row["covered_lines"]
     ]
     return table(("Package", "Statements", "reached", "Branches", "taken"), cells)
 
 
-def parts_table(found: Iterable[Row]) -> str:
-    """Tests by folder."""
+def parts_table(found: Sequence[Row]) -> str:
+    """Tests by folder, and the folders that were left out."""
     cells = [
         (f"`{row['part']}`", str(row["tests"]), str(row["skipped"]), str(len(row["failed"])))
         for row in found
     ]
-    return table(("Part", "Tests", "skipped", "failed"), cells)
+    missing = sorted(set(PARTS) - {row["part"] for row in found})
+    note = f"\nNot in this run: {', '.join(f'`{part}`' for part in missing)}.\n"
+    return table(("Part", "Tests", "skipped", "failed"), cells) + note * bool(missing)
 
 
-def slowest_table(found: Iterable[Row]) -> str:
-    """The slowest tests."""
-    cells = [(f"`{row['test'].removeprefix('tests.')}`", f"{row['seconds']:.1f}") for row in found]
-    return table(("Test", "Seconds"), cells)
+def slowest_table(suite: Row) -> str:
+    """The slowest tests, and how busy the machine was."""
+    cells = [
+        (f"`{row['test'].removeprefix('tests.')}`", f"{row['seconds']:.1f}")
+        for row in suite["slowest"]
+    ]
+    load = f"Load average {suite['load_average']} on {suite['cores']} cores.\n\n"
+    return load + table(("Test", "Seconds"), cells)
 
 
 def mutants_table(modules: Sequence[Row]) -> str:
-    """What became of mutants, by module, and together for the verdict and the channel graph."""
-    groups = {
-        "the verdict": [row for row in modules if row["module"] == mutants.VERDICT],
-        "the channel graph": [row for row in modules if row["module"].startswith(mutants.GRAPH)],
-    }
+    """What became of mutants, by module, and of all of the channel graph."""
+    graph = [row for row in modules if row["module"].startswith(mutants.GRAPH)]
     cells = [_mutants_row(f"`{row['module']}`", [row]) for row in modules]
-    cells += [_mutants_row(f"**{title}**", found) for title, found in groups.items()]
+    cells.append(_mutants_row("**the channel graph**", graph))
     return table(("Module", "Mutants", "judged", "killed", "survived", "no test"), cells)
 
 

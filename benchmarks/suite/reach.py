@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -82,6 +83,8 @@ def main() -> None:
     slowest = sorted(sum(cases.values(), []), key=lambda case: -case.seconds)[:SLOWEST]
     result = {
         "environment": environment(),
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 1),
         "parts": [summary(part, found) for part, found in cases.items()],
         "packages": by_package(read_coverage(work)),
         "slowest": [{"test": case.name, "seconds": case.seconds} for case in slowest],
