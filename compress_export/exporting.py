@@ -174,3 +174,27 @@ def chosen_formats(options: JobOptions, board: Board) -> tuple[str, ...]:
             f"--formats {','.join(wanted)}: board {board.id} runs {', '.join(board.formats)} only"
         )
     return tuple(wanted)
+
+
+def formats_for(
+    model: nn.Module, formats: tuple[str, ...], say: Callable[[str], None]
+) -> tuple[str, ...]:
+    """Return the formats whose files can hold a network; `say` is told why others can't.
+
+    Raises:
+        InputError: none can.
+    """
+    from compressor.errors import InputError
+    from exporters.support import why_too_large
+
+    reasons = {name: why_too_large(model, name) for name in formats}
+    left = tuple(name for name, reason in reasons.items() if reason is None)
+    for name, reason in reasons.items():
+        if reason is None:
+            continue
+        line = f"no {name} file of this network: {reason}"
+        if not left:
+            way_out = "compress it with --formats onnx or --stages prune first"
+            raise InputError(f"--formats {name}: {line}; {way_out}")
+        say(line)
+    return left

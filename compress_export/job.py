@@ -16,6 +16,7 @@ from compress_export.exporting import (
     chosen_formats,
     chosen_precisions,
     chosen_quantization,
+    formats_for,
     refuse_pixels,
 )
 from compress_export.judging import check_judged
@@ -125,6 +126,9 @@ def _opened(options: JobOptions, console: Console, stack: ExitStack) -> Job:
         task = checked_task(options, log.say, log.decoded)
     log.batches = Batches(task.batch_size, task.images("search").steps_per_epoch)
     epochs = choose_epochs(options, task.images("search").steps_per_epoch, task.trained)
+    left_out: list[str] = []
+    if "quantize" in options.stages:
+        formats = formats_for(task.model, formats, left_out.append)
     precision, *compared = chosen_precisions(options, board, formats)
     exports = Exports(task, board, formats, precision, log.say, tuple(compared), options.raw_input)
     job = Job(options, board, task, folder, log, exports, epochs)
@@ -132,7 +136,7 @@ def _opened(options: JobOptions, console: Console, stack: ExitStack) -> Job:
     other = note_provenance(folder.run, job.inputs, environment(task.compute))
     for line in other:
         log.say(line)
-    job.warnings += [*other, *task.data.remarks]
+    job.warnings += [*other, *task.data.remarks, *left_out]
     return job
 
 

@@ -204,7 +204,7 @@ def export(job: Job) -> None:
             files = [f for f in job.reference if (f.stage, f.precision) == (stage, precision)]
         job.reference = [file for file in job.reference if file not in files]
         bundle.mkdir()
-        for name in (name for file in files for name in (file.path, *file.side_files)):
+        for name in (name for file in files for name in file.paths):
             (reference / name).rename(bundle / name)
         job.exports.finish_bundle(bundle, files, _codebook_file(job, bundle, files))
         job.exports.finish_reference(reference, job.reference)

@@ -55,5 +55,5 @@ def _without(files: Sequence[Exported], others: Sequence[Exported]) -> list[Expo
 
 
 def _move(files: Sequence[Exported], source: Path, target: Path) -> None:
-    for name in (name for file in files for name in (file.path, *file.side_files)):
+    for name in (name for file in files for name in file.paths):
         (source / name).rename(target / name)

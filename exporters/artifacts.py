@@ -89,6 +89,14 @@ class Inspection:
 
 
 @dataclass(frozen=True)
+class SideFile:
+    """A file that a model file needs beside it: the weights of an ONNX model beyond 2 GiB."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
 class Exported:
     """One file of a model folder, as in manifest.json.
 
@@ -104,7 +112,7 @@ class Exported:
     name: str
     stage: str
     path: str
-    side_files: tuple[str, ...]
+    side_files: tuple[SideFile, ...]
     format: str
     precision: str
     size_bytes: int
@@ -129,10 +137,15 @@ class Exported:
             if value not in known:
                 raise ValueError(f"{value!r} is none of {', '.join(known)}")
 
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Everything that has to be copied: the file itself, then its side files."""
+        return (self.path, *(side.path for side in self.side_files))
+
     def to_json(self) -> dict[str, Any]:
         """The manifest entry as plain JSON types."""
         return asdict(self) | {
-            "side_files": list(self.side_files),
+            "side_files": [asdict(side) for side in self.side_files],
             "float_layers": list(self.float_layers),
             "input": self.input.to_json(),
             "output": self.output.to_json(),
@@ -146,7 +159,7 @@ class Exported:
         return cls(
             **{
                 **entry,
-                "side_files": tuple(entry["side_files"]),
+                "side_files": tuple(SideFile(**side) for side in entry["side_files"]),
                 "float_layers": tuple(entry["float_layers"]),
                 "input": TensorSpec.from_json(entry["input"]),
                 "output": TensorSpec.from_json(entry["output"]),

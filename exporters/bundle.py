@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from exporters.artifacts import Exported, sha256_of
+from exporters.artifacts import Exported, SideFile, sha256_of
 from exporters.codebook_file import CodebookFile
 from exporters.errors import ExportError
 from exporters.model_card import model_card
@@ -47,8 +47,12 @@ def write_manifest(
     Raises:
         ExportError: a file is missing or isn't the one that was exported (by SHA-256).
     """
-    written: list[Exported | CodebookFile] = [*files, *([codebook] if codebook else [])]
-    for file in written:
+    present: list[Exported | SideFile | CodebookFile] = [
+        *files,
+        *(side for file in files for side in file.side_files),
+        *([codebook] if codebook else []),
+    ]
+    for file in present:
         path = folder / file.path
         if not path.is_file():
             raise ExportError(f"{path} is missing; the manifest would name a file that isn't there")

@@ -10,6 +10,7 @@ import numpy as np
 
 from exporters.artifacts import Inspection
 from exporters.errors import CheckError
+from exporters.onnx_file import read_model, session_source
 from exporters.raw_input import Normalisation
 
 Runner = Callable[[np.ndarray], list[np.ndarray]]
@@ -93,7 +94,10 @@ def onnx_runner(
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    # Beyond that level weights are copied into the layout of this machine's kernels.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    source = session_source(read_model(path), options)
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
     def run(batch: np.ndarray) -> list[np.ndarray]:

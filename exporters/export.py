@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -12,13 +13,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from exporters import checks
-from exporters.artifacts import FORMATS, PRECISIONS, Exported, Inspection, file_name, sha256_of
+from exporters.artifacts import (
+    FORMATS,
+    PRECISIONS,
+    Exported,
+    Inspection,
+    SideFile,
+    file_name,
+    sha256_of,
+)
 from exporters.calibration import Calibration
 from exporters.errors import ExportError, UnsupportedExportError
 from exporters.inspect_onnx import inspect_onnx
 from exporters.inspect_tflite import inspect_tflite
 from exporters.model_outputs import flatten_outputs
 from exporters.onnx_dynamic import export_dynamic_onnx
+from exporters.onnx_file import read_model, side_files, write_model
 from exporters.onnx_float import export_float_onnx
 from exporters.onnx_fp16 import export_fp16_onnx
 from exporters.onnx_int8 import export_int8_onnx
@@ -27,7 +37,13 @@ from exporters.prepare import deployable
 from exporters.profiles.select import check_profile
 from exporters.quiet import quiet_step
 from exporters.raw_input import Normalisation, take_pixels
-from exporters.support import FLOATS, why_not, why_not_float_layers, why_not_pixels
+from exporters.support import (
+    FLOATS,
+    why_not,
+    why_not_float_layers,
+    why_not_pixels,
+    why_too_large,
+)
 from exporters.tflite import (
     export_float16_tflite,
     export_float_tflite,
@@ -81,15 +97,21 @@ def export_files(
     Raises:
         ExportError: a tool failed; the message names the step.
         UnsupportedExportError: the board has no rules for a wanted format or precision, has nothing
-            but integers for `float_layers`, or the model no layer of such a name.
+            but integers for `float_layers`, the model no layer of such a name, or too many weights
+            for a format.
         CheckError: a written file isn't what it should be.
     """
     _refuse_unsupported(board, formats, precisions)
+    for format in formats:
+        if (reason := why_too_large(model, format)) is not None:
+            raise UnsupportedExportError(f"no {format} file of this network: {reason}")
     if raw_input is not None and (reason := why_not_pixels(board)) is not None:
         raise UnsupportedExportError(reason)
     if float_layers and (reason := why_not_float_layers(board)) is not None:
         raise UnsupportedExportError(reason)
     folder.mkdir(parents=True, exist_ok=True)
+    if not precisions:
+        return ()
     notices: list[str] = []
     with quiet_step("run the model in torch"):
         clone = deployable(model, input_shape, notices.append)
@@ -98,7 +120,7 @@ def export_files(
     for notice in notices:
         progress(notice)
     entries = []
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".") as scratch:
         job = _Job(
             clone,
             stage,
@@ -116,6 +138,8 @@ def export_files(
             for precision in [name for name in PRECISIONS if name in precisions]:
                 path = job.write(format, precision)
                 entries.append(_read_back(path, job, format, precision, validation, expected))
+    del clone, job
+    gc.collect()  # the exporters' programs, which hold all weights, refer to themselves
     return tuple(entries)
 
 
@@ -145,7 +169,7 @@ class _Job:
             return path
         source = self._float_source(format)
         if precision == "float32":
-            shutil.copyfile(source, path)  # the others start from a source without pixels
+            _copy(source, path)  # the others start from a source without pixels
         elif precision == "float16":
             (export_fp16_onnx if format == "onnx" else export_float16_tflite)(source, path)
         elif format == "onnx":
@@ -221,6 +245,13 @@ class _Job:
         self.float_paths[format] = path
 
 
+def _copy(source: Path, path: Path) -> None:
+    if source.suffix == ".onnx":
+        write_model(read_model(source), path)  # with its side file
+    else:
+        shutil.copyfile(source, path)
+
+
 def _refuse_unsupported(board: Board, formats: Sequence[str], precisions: Sequence[str]) -> None:
     for kind, wanted, known in (
         ("format", formats, FORMATS),
@@ -278,14 +309,15 @@ def _read_back(
         runner = checks.onnx_runner if format == "onnx" else checks.tflite_runner
         run = runner(path, job.outputs, job.raw_input)
         agreement = checks.agreement(path.name, run, validation, expected, precision=precision)
+    sides = side_files(path)
     return Exported(
         name=path.name,
         stage=job.stage,
         path=path.name,
-        side_files=(),
+        side_files=tuple(SideFile(side.name, sha256_of(side)) for side in sides),
         format=format,
         precision=precision,
-        size_bytes=path.stat().st_size,
+        size_bytes=sum(file.stat().st_size for file in (path, *sides)),
         sha256=sha256_of(path),
         input=replace(found.input, normalisation=job.raw_input),
         output=found.output,

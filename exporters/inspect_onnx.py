@@ -11,6 +11,7 @@ import numpy as np
 
 from exporters.artifacts import Inspection, TensorSpec
 from exporters.liveness import Schedule, Step
+from exporters.onnx_file import LARGE_BYTES, read_model, session_source
 from exporters.onnx_qdq import Graph
 from exporters.quiet import quiet_step
 
@@ -22,7 +23,9 @@ INTEGER_CONVS = ("QLinearConv", "ConvInteger")
 PACKED_BITS = {"int4": 4, "uint4": 4}
 VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout")
 UNARY = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh")
+
 BINARY = ("Add", "Sub", "Mul", "Div")
+_OPTIMIZED_WEIGHTS = "session.optimized_model_external_initializers"
 
 
 def inspect_onnx(path: Path, *, count_fused: bool = True, int8_on_arm: bool = False) -> Inspection:
@@ -33,9 +36,7 @@ def inspect_onnx(path: Path, *, count_fused: bool = True, int8_on_arm: bool = Fa
         int8_on_arm: count integer convolutions as onnxruntime would on Arm, where int8
             activations are fused; on x86 it fuses uint8 activations only.
     """
-    import onnx
-
-    model = onnx.load(str(path))
+    model = read_model(path)
     counts = Counter(node.op_type for node in model.graph.node)
     return Inspection(
         input=_spec(model.graph.input[0], layout="NCHW"),
@@ -57,7 +58,6 @@ def optimized_onnx(path: Path, *, int8_on_arm: bool = False) -> onnx.ModelProto:
     Raises:
         ExportError: onnxruntime can't load the file.
     """
-    import onnx
 
     with quiet_step("optimize the ONNX graph"), tempfile.TemporaryDirectory() as folder:
         import onnxruntime
@@ -69,8 +69,11 @@ def optimized_onnx(path: Path, *, int8_on_arm: bool = False) -> onnx.ModelProto:
         options.log_severity_level = 3
         if int8_on_arm:
             options.add_session_config_entry("session.qdqisint8allowed", "1")
-        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        return onnx.load(str(optimized))
+        for key, value in (("file_name", "weights"), ("min_size_in_bytes", str(LARGE_BYTES))):
+            options.add_session_config_entry(f"{_OPTIMIZED_WEIGHTS}_{key}", value)
+        source = session_source(read_model(path), options)
+        onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return read_model(optimized)
 
 
 def _fused_integer_convs(path: Path, int8_on_arm: bool) -> int:
@@ -118,9 +121,7 @@ def _float_weights(model: onnx.ModelProto) -> tuple[str, ...]:
 
 def onnx_schedule(path: Path) -> Schedule:
     """Return what liveness counts in a file."""
-    import onnx
-
-    return _schedule(onnx.load(str(path)))
+    return _schedule(read_model(path))
 
 
 def _schedule(model: onnx.ModelProto) -> Schedule:

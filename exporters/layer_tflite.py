@@ -164,7 +164,7 @@ class _Model:
         model = self.schema.ModelT()
         model.version, model.operatorCodes = 3, self._codes
         model.subgraphs, model.buffers = [self._subgraph], self._buffers
-        return pack(model)
+        return bytes(pack(model))
 
     def _add_value(self, shape: tuple[int, ...], scale: float) -> int:
         if self.rules is None:

@@ -10,6 +10,7 @@ import numpy as np
 from boards.parts import CalibrationMethod
 from exporters.calibration import Calibration
 from exporters.clipping import Grid, Range
+from exporters.onnx_file import session_source
 from exporters.onnx_float import INPUT_NAME
 from exporters.ranges import Tensors, find_ranges
 
@@ -84,5 +85,5 @@ def _session(source: onnx.ModelProto, names: tuple[str, ...]) -> Any:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(
-        observed.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        session_source(observed, options), options, providers=["CPUExecutionProvider"]
     )

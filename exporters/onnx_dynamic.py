@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporters.float_layers import named_nodes
+from exporters.onnx_file import read_model, write_model
 from exporters.onnx_tidy import compact, strip_domains
 from exporters.quiet import quiet_step
 
@@ -37,7 +38,7 @@ def export_dynamic_onnx(
         import onnx
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
-        source = onnx.load(str(float_path))
+        source = read_model(float_path)
         names = [node.name for node in named_nodes(source, left)]
         renamed = {name + suffix: name for name in names for suffix in ("", _OF_GEMM)}
         with tempfile.TemporaryDirectory() as folder:
@@ -57,5 +58,4 @@ def export_dynamic_onnx(
         model.producer_name = "compress-export"
         compact(model)
         strip_domains(model)
-        onnx.checker.check_model(model, full_check=True)
-        onnx.save(model, str(path))
+        write_model(model, path)

@@ -8,6 +8,14 @@ from typing import TYPE_CHECKING
 
 from exporters.errors import UnsupportedExportError
 from exporters.model_outputs import SINGLE
+from exporters.onnx_extremes import large_weights
+from exporters.onnx_file import (
+    read_model,
+    scratch_folder,
+    with_weights,
+    without_weights,
+    write_model,
+)
 from exporters.onnx_tidy import lower_opset, name_layers, plain_reshapes, pool_means, strip_domains
 from exporters.quiet import quiet_step
 
@@ -42,32 +50,31 @@ def export_float_onnx(
         ExportError: torch.onnx can't export the model.
         UnsupportedExportError: the board's opset is too old.
     """
-    import onnx
-
     opset = min(EXPORT_OPSET, opset_max or EXPORT_OPSET)
     if opset < OLDEST_OPSET:
         raise UnsupportedExportError(
             f"the board's runtimes read ONNX opset {opset} at most, {OLDEST_OPSET} is needed"
         )
-    with quiet_step("export to ONNX"):
-        graph = _torch_export(model, input_shape, outputs)
-    graph = _simplified(graph, progress)
-    with quiet_step("tidy the ONNX graph"):
-        pool_means(graph)
-        plain_reshapes(graph)
-        if opset < EXPORT_OPSET:
-            graph = lower_opset(graph, opset)
-        strip_domains(graph)
-        name_layers(graph)
-        graph.ir_version = min(PREFERRED_IR, ir_max or PREFERRED_IR)
-        graph.producer_name = "compress-export"
-        onnx.checker.check_model(graph, full_check=True)
-        onnx.save(graph, str(path))
+    with scratch_folder(path) as folder:
+        with quiet_step("export to ONNX"):
+            graph = _torch_export(model, input_shape, outputs, folder)
+        graph = _simplified(graph, progress)
+        with quiet_step("tidy the ONNX graph"):
+            pool_means(graph)
+            plain_reshapes(graph)
+            if opset < EXPORT_OPSET:
+                graph = lower_opset(graph, opset)
+            strip_domains(graph)
+            name_layers(graph)
+            graph.ir_version = min(PREFERRED_IR, ir_max or PREFERRED_IR)
+            graph.producer_name = "compress-export"
+            write_model(graph, path)
 
 
 def _torch_export(
-    model: nn.Module, input_shape: tuple[int, int, int], outputs: Sequence[str]
+    model: nn.Module, input_shape: tuple[int, int, int], outputs: Sequence[str], folder: Path
 ) -> onnx.ModelProto:
+    """The graph; large weights go into a file in `folder`."""
     import torch
 
     # Two samples: with one, torch.export would take the batch size for a constant.
@@ -84,7 +91,8 @@ def _torch_export(
         verbose=False,
     )
     assert program is not None
-    proto = program.model_proto
+    program.save(folder / "torch.onnx", external_data=True)
+    proto = read_model(folder / "torch.onnx")
     # Per-node stack traces and doc strings would leak source paths and triple a small file.
     for node in proto.graph.node:
         node.doc_string = ""
@@ -104,13 +112,24 @@ def _simplified(graph: onnx.ModelProto, progress: Callable[[str], None]) -> onnx
         import onnxsim
 
         with quiet_step("simplify the ONNX graph"):
-            simplified, same = onnxsim.simplify(graph)
+            simplified, same = onnxsim.simplify(without_weights(graph, but=_folded(graph)))
     except ImportError:
         progress("notice: onnxsim isn't installed, the ONNX graph stays unsimplified")
     except RuntimeError as error:
         progress(f"notice: {error}; the ONNX graph stays unsimplified")
     else:
         if same:
-            return simplified
+            return with_weights(simplified, graph)
         progress("notice: onnxsim changed the results, the ONNX graph stays unsimplified")
     return graph
+
+
+def _folded(graph: onnx.ModelProto) -> set[str]:
+    """Names of the large weights whose values onnxsim may want: all but those of plain layers.
+
+    It folds a batch norm into the layer before it, and computes what depends on constants alone.
+    """
+    norms = {node.input[0] for node in graph.graph.node if node.op_type == "BatchNormalization"}
+    before = {name for node in graph.graph.node if norms & set(node.output) for name in node.input}
+    constants = {constant.name for constant in graph.graph.initializer}
+    return constants - (large_weights(graph).keys() - before)

@@ -13,6 +13,8 @@ from exporters.calibration import Calibration
 from exporters.clipping import Grid, Range
 from exporters.float_layers import with_activations
 from exporters.onnx_calibration import onnx_ranges
+from exporters.onnx_extremes import put_weights_back, with_extremes
+from exporters.onnx_file import read_model, scratch_file, write_model
 from exporters.onnx_integer_forms import integer_forms, moved_constants, whole_in_float
 from exporters.onnx_qdq import (
     place_for_float_kernels,
@@ -54,9 +56,7 @@ def export_int8_onnx(
         UnsupportedExportError: no layer of such a name.
         ExportError: onnxruntime's quantizer failed.
     """
-    import onnx
-
-    source = onnx.load(str(float_path))
+    source = read_model(float_path)
     if activation_bits == 16:
         with quiet_step("raise the opset of the ONNX model"):
             source = raise_opset(source, SIXTEEN_BIT_OPSET)
@@ -65,8 +65,9 @@ def export_int8_onnx(
     with quiet_step("calibrate the ONNX model"):
         grid = Grid(activation_bits, rules.activation_symmetric)
         ranges = onnx_ranges(source, calibration, input_shape, method, grid)
-    with quiet_step("quantize the ONNX model"):
+    with quiet_step("quantize the ONNX model"), scratch_file(path) as integers:
         model = _quantized(source, ranges, rules, activation_bits, left)
+        put_weights_back(model, source, integers)
         if activation_bits == 16:
             place_for_float_kernels(model)
         elif rules.profile == "tensorrt":
@@ -77,8 +78,7 @@ def export_int8_onnx(
         strip_domains(model)
         model.ir_version = source.ir_version
         model.producer_name = "compress-export"
-        onnx.checker.check_model(model, full_check=True)
-        onnx.save(model, str(path))
+        write_model(model, path)
 
 
 def _quantized(
@@ -97,7 +97,7 @@ def _quantized(
     wide = {"uint8": QuantType.QUInt16, "int8": QuantType.QInt16}
     activations = types if activation_bits == 8 else wide
     quantizer = QDQQuantizer(
-        shape_inference.infer_shapes(source),
+        with_extremes(shape_inference.infer_shapes(source)),
         per_channel=rules.per_channel_conv or rules.per_channel_linear,
         reduce_range=rules.reduce_range,
         weight_qType=types[rules.weight_dtype],

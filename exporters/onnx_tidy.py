@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exporters.onnx_file import tensor_array, with_weights, without_weights
+
 if TYPE_CHECKING:
     import onnx
 
@@ -102,7 +104,7 @@ def raise_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """
     import onnx
 
-    raised = onnx.version_converter.convert_version(model, opset)
+    raised = _converted(model, opset)
     versions = onnx.helper.OP_SET_ID_VERSION_MAP
     raised.ir_version = max(model.ir_version, versions[("ai.onnx", opset)])
     return raised
@@ -121,7 +123,7 @@ def lower_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     import onnx
 
     try:
-        return onnx.version_converter.convert_version(model, opset)
+        return _converted(model, opset)
     except RuntimeError:
         lowered = onnx.ModelProto()
         lowered.CopyFrom(model)
@@ -132,8 +134,15 @@ def lower_opset(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
         if entry.domain == "":
             entry.version = opset
     drop_unused_constants(lowered)
-    onnx.checker.check_model(lowered, full_check=True)
+    onnx.checker.check_model(without_weights(lowered), full_check=True)
     return lowered
+
+
+def _converted(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """onnx's own conversion, which forgets external data."""
+    from onnx import version_converter
+
+    return with_weights(version_converter.convert_version(without_weights(model), opset), model)
 
 
 def _fit_schema(node: onnx.NodeProto, opset: int, constants: dict[str, np.ndarray]) -> None:
@@ -206,7 +215,7 @@ def constant_arrays(model: onnx.ModelProto) -> dict[str, np.ndarray]:
     """Initializers and Constant nodes by name."""
     from onnx import numpy_helper
 
-    arrays = {c.name: numpy_helper.to_array(c) for c in model.graph.initializer}
+    arrays = {c.name: tensor_array(c) for c in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             arrays[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)

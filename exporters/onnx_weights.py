@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from exporters.float_layers import named_nodes
+from exporters.onnx_file import LARGE_BYTES, put_aside, read_model, scratch_file, write_model
 from exporters.onnx_qdq import Graph
 from exporters.onnx_tidy import LAYERS, compact, raise_opset
 from exporters.quiet import quiet_step
@@ -36,26 +37,28 @@ def export_weights_onnx(
     Raises:
         ExportError: the graph can't be brought to opset 21, which 4 bits need.
     """
-    with quiet_step("quantize the weights of the ONNX model"):
-        import onnx
-
-        model = onnx.load(str(float_path))
+    with quiet_step("quantize the weights of the ONNX model"), scratch_file(path) as file:
+        model = read_model(float_path)
         if bits == 4:
             model = raise_opset(model, FOUR_BIT_OPSET)
         kept = {node.input[1] for node in named_nodes(model, left)}
-        _store_integers(model, bits, rules, kept)
+        _store_integers(model, bits, rules, kept, file)
         compact(model)
-        onnx.checker.check_model(model, full_check=True)
-        onnx.save(model, str(path))
+        write_model(model, path)
 
 
 def _store_integers(
-    model: onnx.ModelProto, bits: int, rules: OnnxRules | None, kept: Collection[str]
+    model: onnx.ModelProto,
+    bits: int,
+    rules: OnnxRules | None,
+    kept: Collection[str],
+    file: BinaryIO,
 ) -> None:
     """Put a DequantizeLinear before every layer whose weight is a constant, in place.
 
     Args:
         kept: names of weights that stay float.
+        file: where large weights go.
     """
     from onnx import helper, numpy_helper
 
@@ -71,6 +74,8 @@ def _store_integers(
                 _constant(f"{name}_integers", integers, bits),
                 numpy_helper.from_array(scale, f"{name}_scale"),
             ]
+            if len(stored[0].raw_data) >= LARGE_BYTES:
+                put_aside(stored[0], np.frombuffer(stored[0].raw_data, np.uint8), file)
             model.graph.initializer.extend(stored)
             dequantize = helper.make_node("DequantizeLinear", [c.name for c in stored], [name])
             if axis is not None:

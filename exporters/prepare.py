@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from exporters.merge import merge_branches
 
@@ -25,16 +25,22 @@ def deployable(
         progress: is told of branches that can't be merged (`merge.merge_branches`).
     """
     import torch
+    from torch import nn
 
-    clone = copy.deepcopy(model).cpu().float().eval()
+    # Weights that nothing here replaces stay the caller's: nothing here writes into any.
+    shared: dict[int, Any] = {
+        id(weight): nn.Parameter(weight.detach(), requires_grad=False)
+        for weight in model.parameters()
+    }
+    clone = copy.deepcopy(model, shared).cpu().float().eval()
     clone.requires_grad_(False)
     example = torch.randn(1, *input_shape, generator=torch.Generator().manual_seed(0))
     clone = merge_branches(clone, example, progress)
-    # Training may leave weights in channels_last, and the TFLite converter reads raw storage.
-    clone = clone.to(memory_format=torch.contiguous_format)
     clone.requires_grad_(False)  # merging may have made new ones
     with torch.no_grad():
         _fold_batch_norms(clone)
+    # Training may leave weights in channels_last, and the TFLite converter reads raw storage.
+    clone = clone.to(memory_format=torch.contiguous_format)
     return _with_broadcast_constants(clone)
 
 

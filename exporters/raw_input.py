@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporters.onnx_file import read_model, write_model
 from exporters.quiet import quiet_step
 
 if TYPE_CHECKING:
@@ -66,10 +67,9 @@ def take_pixels(path: Path, normalisation: Normalisation) -> None:
 
 def _onnx(path: Path, normalisation: Normalisation) -> None:
     """pixels -> Cast -> Mul -> Add -> what was the input."""
-    import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    model = onnx.load(str(path))
+    model = read_model(path)
     graph = model.graph
     name = graph.input[0].name
     for node in graph.node:
@@ -88,8 +88,7 @@ def _onnx(path: Path, normalisation: Normalisation) -> None:
     del graph.node[:]
     graph.node.extend(nodes)
     graph.input[0].type.tensor_type.elem_type = TensorProto.UINT8
-    onnx.checker.check_model(model, full_check=True)
-    onnx.save(model, str(path))
+    write_model(model, path)
 
 
 def _refuse_taken_names(model: onnx.ModelProto, new: set[str]) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from boards import Board
 
 NEW_TYPES_OPSET = 21  # first with 4-bit constants and 16-bit QuantizeLinear
 FLOATS = ("float32", "float16")
+FLOAT_BYTES = 4
+GIB = 2**30
+TFLITE_BYTES = 2**31 - 1  # offsets in a flatbuffer are signed and have 32 bits
 
 
 def why_not(board: Board, format: str, precision: str) -> str | None:
@@ -24,6 +29,20 @@ def why_not(board: Board, format: str, precision: str) -> str | None:
     if precision == "int8":
         return None
     return (_why_not_onnx if format == "onnx" else _why_not_tflite)(board, precision)
+
+
+def why_too_large(model: nn.Module, format: str) -> str | None:
+    """Return one line that says why a network's weights don't fit into a format's files.
+
+    An integer file is made of the float one, which therefore has to be possible too.
+    """
+    size_bytes = FLOAT_BYTES * sum(weight.numel() for weight in model.parameters())
+    if format != "tflite" or size_bytes <= TFLITE_BYTES:
+        return None
+    return (
+        f"its weights take {size_bytes / GIB:.2f} GiB in float32, and a TFLite file, from which "
+        "those of integers are made, holds 2 GiB at most"
+    )
 
 
 def why_not_pixels(board: Board) -> str | None:

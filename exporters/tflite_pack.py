@@ -17,6 +17,7 @@ import numpy as np
 from exporters.inspect_tflite import WEIGHTED, TfliteGraph, layer_name
 
 FILE_IDENTIFIER = b"TFL3"
+_BESIDE_CONSTANTS = 1 << 20  # bytes to begin with for all else in a file
 BUFFER_ALIGNMENT = 16  # what the schema asks of Buffer.data
 
 
@@ -59,13 +60,14 @@ def name_outputs_as(path: Path, source: Path) -> None:
     path.write_bytes(pack(graph.model))
 
 
-def bounded_pads(path: Path, ranges: Mapping[str, Mapping[str, np.ndarray]]) -> bytes:
-    """The file with borders of -inf (max pools have them) at the smallest value inside instead.
+def bounded_pads(path: Path, ranges: Mapping[str, Mapping[str, np.ndarray]]) -> str | bytearray:
+    """What the quantizer takes: the file's path, or its content where a border is -inf.
 
-    -inf has no 8-bit form. The smallest value that calibration saw inside the border loses every
-    comparison just as well, since smaller values are clamped to it.
+    Max pools have such borders, and -inf has no 8-bit form. The smallest value that calibration
+    saw inside the border takes its place: it loses every comparison just as well, since smaller
+    values are clamped to it.
     """
-    graph = TfliteGraph(path)
+    graph, changed = TfliteGraph(path), False
     for operator in graph.operators:
         if graph.op_name(operator) != "PADV2":
             continue
@@ -75,14 +77,17 @@ def bounded_pads(path: Path, ranges: Mapping[str, Mapping[str, np.ndarray]]) -> 
             low = np.asarray(ranges[inside.name.decode()]["min"], np.float32)
             border.buffer = len(graph.model.buffers)
             graph.model.buffers.append(type(graph.model.buffers[0])(low.view(np.uint8)))
-    return pack(graph.model)
+            changed = True
+    return bytearray(pack(graph.model)) if changed else str(path)
 
 
-def pack(model: Any) -> bytes:
+def pack(model: Any) -> memoryview:
     """The bytes of a `ModelT` of the TFLite schema, constants aligned."""
-    builder = _AlignedBuilder(1 << 16)
+    constants = sum(len(b.data) for b in model.buffers if b.data is not None)
+    # Large enough from the start: growing, the builder would hold three times what it has.
+    builder = _AlignedBuilder(constants + _BESIDE_CONSTANTS)
     builder.Finish(model.Pack(builder), FILE_IDENTIFIER)
-    return bytes(builder.Output())
+    return memoryview(builder.Bytes)[builder.Head() :]
 
 
 def _rename(graph: TfliteGraph, outputs: Sequence[str]) -> None:

@@ -60,11 +60,14 @@ def main() -> None:
     # Native libraries print to fd 1 as they please: give them stderr, keep stdout for the answer.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
+    from exporters.onnx_file import side_files
     from runtime_bench import Measurement
 
     request = json.loads(sys.stdin.readline())
     bundle, file = Path(request["bundle"]), Measurement(**request["file"])
-    most_bytes = _LEAST_MEMORY_BYTES + _MEMORY_PER_BYTE * (bundle / file.path).stat().st_size
+    path = bundle / file.path
+    size_bytes = sum(part.stat().st_size for part in (path, *side_files(path)))
+    most_bytes = _LEAST_MEMORY_BYTES + _MEMORY_PER_BYTE * size_bytes
     _limit(resource.RLIMIT_AS, most_bytes)
     _limit(resource.RLIMIT_CPU, _MOST_CPU_SECONDS)
     try:

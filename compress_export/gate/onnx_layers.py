@@ -36,12 +36,11 @@ def onnx_layers(path: Path) -> tuple[Layer, ...]:
 
     A constant that several layers read, such as a zero point, counts for the first.
     """
-    import onnx
-
     from exporters.inspect_onnx import constant_bytes
+    from exporters.onnx_file import read_model
     from exporters.onnx_qdq import Graph
 
-    model = onnx.load(str(path))  # refuses side files that lie outside of the file's folder
+    model = read_model(path)  # refuses side files that lie outside of the file's folder
     graph, shapes, counted = Graph(model), _shapes_at_batch_1(model), set[str]()
     found = []
     for node in model.graph.node:

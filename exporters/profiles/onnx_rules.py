@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exporters.onnx_file import read_model
 from exporters.onnx_qdq import Graph
 
 if TYPE_CHECKING:
@@ -40,9 +41,7 @@ class StoredWeight:
 
 
 def load_graph(path: Path) -> Graph:
-    import onnx
-
-    return Graph(onnx.load(str(path)))
+    return Graph(read_model(path))
 
 
 def layer_name(node: onnx.NodeProto) -> str:
