@@ -15,7 +15,7 @@ def cut_tensor(module: nn.Module, tensor: str, axis: int, kept: NDArray[np.int64
     old: Any = getattr(module, tensor)
     if len(kept) == old.shape[axis]:
         return
-    new = old.detach().index_select(axis, torch.from_numpy(kept).to(old.device)).clone()
+    new = old.detach().index_select(axis, torch.from_numpy(kept).to(old.device))
     if isinstance(old, nn.Parameter):
         setattr(module, tensor, nn.Parameter(new, requires_grad=old.requires_grad))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ def slim(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
         ValueError: a group that can't be empty would be.
     """
     check_keep(graph, keep)
-    slimmed = copy.deepcopy(model)
+    slimmed = copy.deepcopy(model, _cut_anyway(model, graph, keep))
     dead = _empty_branch_modules(graph, keep)
     for name in dead.ends:
         _replace_end(slimmed, name, graph.branch_ends[name])
@@ -53,6 +54,23 @@ def slim(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
         if not isinstance(module, (Nothing, nn.Identity)):
             set_count(module, count.attribute, kept)
     return slimmed
+
+
+def _cut_anyway(model: nn.Module, graph: ChannelGraph, keep: Keep) -> dict[int, Any]:
+    """The parameters that cutting replaces, as `copy.deepcopy` wants to be told of them.
+
+    They need no copy before. A parameter that several modules have may be cut in one of them only.
+    """
+    owners: dict[int, int] = {}
+    for _, parameter in model.named_parameters(remove_duplicate=False):
+        owners[id(parameter)] = owners.get(id(parameter), 0) + 1
+    found: dict[int, Any] = {}
+    for cut in graph.slices:
+        tensor = getattr(model.get_submodule(cut.module), cut.tensor, None)
+        shorter = len(kept_indices(cut.classes, keep)) < len(cut.classes)
+        if isinstance(tensor, nn.Parameter) and owners[id(tensor)] == 1 and shorter:
+            found[id(tensor)] = tensor
+    return found
 
 
 def check_keep(graph: ChannelGraph, keep: Keep) -> None:

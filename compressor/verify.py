@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from compressor.cost import as_tensor
 from compressor.difference import answers, first_difference, relative_difference
 from compressor.graph import ChannelGraph, Keep
 from compressor.masks import ChannelMasks
+from compressor.modes import eval_mode
 from compressor.slim import slim
 from compressor.training import Images
 from compressor.user_code import first_line
@@ -23,6 +25,10 @@ TOLERANCE = 1e-9
 FLOAT32_TOLERANCE = 1e-5
 """The same for a network in float32: constants of empty branches were rounded when it was made."""
 
+
+WIDENED_BYTES = 2**30
+LARGE_TOLERANCE = 1e-4
+"""In the arithmetic of a network beyond that; a wrong channel differs by far more."""
 
 _PROBE_IMAGES = 4
 
@@ -42,7 +48,9 @@ def check_slim(
 ) -> float:
     """Compare the masked network with slimmed ones: one slimmed in float64, and the given one.
 
-    Both are compared in float64 arithmetic and eval mode.
+    Both are compared in float64 arithmetic and eval mode. Networks beyond `WIDENED_BYTES`, whose
+    copies in float64 would take four times their memory, are compared as they are, the given one
+    alone.
 
     Args:
         model: the network before slimming.
@@ -52,21 +60,45 @@ def check_slim(
         images: a few inputs, shape (N, C, H, W).
 
     Returns:
-        max |masked(x) - slim(x)| / max |masked(x)| of the one slimmed in float64.
+        max |masked(x) - slim(x)| / max |masked(x)| of the one slimmed in float64, where there is
+        one.
 
     Raises:
         SlimError: a difference is more than rounding; the message names the first module that
             differs, in order of execution.
     """
+    if sum(parameter.nbytes for parameter in model.parameters()) > WIDENED_BYTES:
+        with eval_mode(model), eval_mode(slimmed):
+            x = images.detach().to(next(model.parameters()).device)
+            return _compared(model, graph, keep, x, (lambda: slimmed, LARGE_TOLERANCE))
     exact, x = _double(model), images.detach().cpu().double()
+    # One after the other: each takes twice the memory of the network.
+    from_exact = (lambda: slim(exact, graph, keep), TOLERANCE)
+    return _compared(
+        exact, graph, keep, x, from_exact, (lambda: _double(slimmed), FLOAT32_TOLERANCE)
+    )
+
+
+def _compared(
+    exact: nn.Module,
+    graph: ChannelGraph,
+    keep: Keep,
+    x: Tensor,
+    *slimmed: tuple[Callable[[], nn.Module], float],
+) -> float:
+    """The first of the differences between a masked network and slimmed ones.
+
+    Args:
+        slimmed: what makes each of them, and by how much it may differ.
+    """
 
     def run_masked() -> list[Tensor]:
         return _masked_answers(exact, graph, keep, x)
 
     expected = run_masked()
     differences = []
-    networks = ((slim(exact, graph, keep), TOLERANCE), (_double(slimmed), FLOAT32_TOLERANCE))
-    for small, tolerance in networks:
+    for make, tolerance in slimmed:
+        small = make()
         difference, failure = _difference(small, x, expected)
         allowed = tolerance
         if tolerance < difference <= FLOAT32_TOLERANCE and _lowers_precision(exact, x):
@@ -78,6 +110,7 @@ def check_slim(
                 f"'{where}'; the channel graph of this network is wrong there"
             )
         differences.append(difference)
+        del small
     return differences[0]
 
 

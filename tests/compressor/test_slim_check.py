@@ -10,6 +10,7 @@ import torch
 from channel_nets import TinyResNet, masked, random_keep, randomize, relative
 from torch import Tensor, nn
 
+from compressor import verify
 from compressor.graph import ChannelGraph, Keep, channel_graph
 from compressor.slim import slim
 from compressor.verify import SlimError, check_slim, mask_effect
@@ -43,6 +44,32 @@ def test_the_first_module_that_differs_is_named(tiny: Case, name: str) -> None:
     module.weight.data *= 1.01
     with pytest.raises(SlimError, match=rf"differs .* first at '{name}'"):
         check_slim(model, graph, keep, slimmed, x)
+
+
+@pytest.mark.parametrize("name", ["stem", "block1.bn1", "block2.conv1", "head"])
+def test_networks_too_large_for_float64_are_compared_as_they_are(
+    tiny: Case, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "WIDENED_BYTES", 0)
+    monkeypatch.setattr(verify, "_double", None)  # nothing is widened
+    model, graph, keep, x = tiny
+    slimmed = slim(model, graph, keep).train()
+    assert check_slim(model, graph, keep, slimmed, x) < verify.LARGE_TOLERANCE
+    assert slimmed.training and slimmed.head.training
+    slimmed.get_submodule(name).weight.data *= 1.1
+    with pytest.raises(SlimError, match=rf"differs .* first at '{name}'"):
+        check_slim(model, graph, keep, slimmed, x)
+
+
+@pytest.mark.parametrize("kept", ["some", "all"])
+def test_a_slimmed_network_has_weights_of_its_own(tiny: Case, kept: str) -> None:
+    model, graph, keep, _ = tiny
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    slimmed = slim(model, graph, keep if kept == "some" else graph.all_kept())
+    with torch.no_grad():
+        for value in (*slimmed.parameters(), *slimmed.buffers()):
+            value += 1
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
 def test_a_cut_that_does_not_fit_is_named(tiny: Case) -> None:
