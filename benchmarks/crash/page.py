@@ -78,13 +78,18 @@ def _shortages(found: Rows) -> str:
         return "Not measured yet."
     body = [
         (row["case"], row["job"], row["point"], str(row["stage"]) or "start", str(row["code"]),
-         str(row["said"]).removeprefix("compress-export: ").replace("|", "\\|") or "-",
+         _said(row),
          row.get("resumed", "not needed"),
          "no: " + row["differences"][0].splitlines()[0][:80] if row["differences"] else "yes")
         for row in found
     ]  # fmt: skip
     header = ("Case", "Job", "At", "Stage", "Code", "Said", "Then", "Identical")
     return table(header, body, text_columns=len(header))
+
+
+def _said(row: dict[str, Any]) -> str:
+    text = str(row["said"]).removeprefix("compress-export: ").replace("|", "\\|") or "-"
+    return f"hung until SIGTERM: {text}" if row.get("hung") else text
 
 
 def _repeats(found: Rows) -> str:

@@ -95,6 +95,7 @@ def _row(case: str, job: str, point: str, ended: victim.Ended) -> Row:
         "code": ended.code,
         "lines": len(said),
         "said": said[-1] if said else "",
+        "hung": ended.hung,
     }
 
 

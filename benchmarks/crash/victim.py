@@ -24,6 +24,7 @@ _HEAVY = (
     "compress_export.html_report",
 )  # fmt: skip
 _NAME_BYTES = 64
+_HUNG_AFTER_S = 1800.0
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Ended:
         said, complained: standard output and error.
         stages: seconds spent in each stage.
         operations: on files of the job.
+        hung: it was not through after half an hour, and SIGTERM was sent.
     """
 
     code: int
@@ -63,6 +65,7 @@ class Ended:
     complained: str
     stages: dict[str, float] = field(default_factory=dict)
     operations: int = 0
+    hung: bool = False
 
 
 def prepare() -> None:
@@ -90,7 +93,8 @@ def run(
     if child == 0:
         _become_victim(arguments, folder, moment, before, board, (said, complained))
     stages: dict[str, float] = {}
-    signalled = False
+    signalled = hung = False
+    give_up = time.monotonic() + _HUNG_AFTER_S
     status = 0
     while True:
         pid, status = os.waitpid(child, os.WNOHANG)
@@ -103,6 +107,9 @@ def run(
             if start is not None and time.monotonic() >= start + moment.after_s:
                 os.kill(child, moment.number)
                 signalled, struck = True, stage
+        if not hung and time.monotonic() > give_up:
+            os.kill(child, signal.SIGTERM)
+            hung = True
         time.sleep(0.002)
     count = int(_text(board, _NAME_BYTES) or 0)
     if moment is not None and moment.operation is not None:
@@ -115,6 +122,7 @@ def run(
         complained.read_text(encoding="utf-8", errors="replace"),
         _durations(stages),
         count,
+        hung,
     )
 
 
