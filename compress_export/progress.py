@@ -223,6 +223,8 @@ class RunLog:
         if self._folder is not None:
             _append_row(self._folder / f"{stage}.csv", epoch, values)
             write_whole(self._folder / _TIMINGS_FILE, json.dumps(self._timings_so_far()))
+            if self.setbacks:  # not before the epoch is through: a training may be given up
+                write_whole(self._folder / _SETBACKS_FILE, json.dumps(self.setbacks))
 
     def setback(self, stage: str, text: str) -> None:
         """Print why an epoch is done again, and keep that for the report."""
@@ -230,8 +232,6 @@ class RunLog:
         self.say(line)
         if line not in self.setbacks:  # done again after a resume
             self.setbacks.append(line)
-        if self._folder is not None:
-            write_whole(self._folder / _SETBACKS_FILE, json.dumps(self.setbacks))
 
     def policy(self, progress: float, probabilities: Tensor) -> None:
         """Keep the agents' probabilities of a search that stands in no folder of its own."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.compute import Compute
+from compressor.epochs import DivergedError
 from compressor.graph import ChannelGraph
 from compressor.masks import ChannelMasks
 from compressor.objective import CLASSIFICATION, Objective
@@ -34,6 +35,9 @@ def taylor_scores(
 
     Args:
         with_means: a dropped class gives its mean instead of zero, as in `ChannelMasks`.
+
+    Raises:
+        DivergedError: the loss is no number.
     """
     was_training = model.training
     compute.place(model).eval()
@@ -44,6 +48,11 @@ def taylor_scores(
             mask = torch.ones(len(x), graph.class_count, device=compute.device, requires_grad=True)
             masks.set(mask)
             losses = objective.losses(model(compute.images(x)), labels.to(compute.device))
+            if not bool(losses.isfinite().all()):
+                raise DivergedError(
+                    "the network to be pruned has a loss that is no number on training images; "
+                    "train it with a lower --learning-rate, or mend --loss"
+                )
             (gradient,) = torch.autograd.grad(losses.sum(), mask)
             total += gradient.double().square().sum(dim=0).cpu()
             count += len(x)

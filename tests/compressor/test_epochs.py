@@ -109,6 +109,14 @@ def test_searches_go_back_too(name: str, on_disk: bool, tmp_path: Path) -> None:
     assert all(bool(p.isfinite().all()) for p in choice.left.model.parameters())
 
 
+@pytest.mark.parametrize("name", ["decore", "taylor"])
+def test_a_network_without_a_loss_is_not_pruned(name: str) -> None:
+    model = tiny_resnet()
+    next(model.parameters()).data.fill_(float("nan"))
+    with pytest.raises(DivergedError, match="to be pruned has a loss that is no number"):
+        METHODS[name](task_of(model))
+
+
 class Counting:
     """A training whose only state is a number; NaN where `broken` says so."""
 
