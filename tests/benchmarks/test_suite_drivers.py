@@ -48,15 +48,14 @@ def test_a_part_runs_in_the_order_and_with_the_seeds_that_are_asked_for(tmp_path
     )
     junit = tmp_path / "junit.xml"
     orders = []
-    for seed in (1, 1, 2):
+    for seed in (1, 2):
         options = ("--random-order-bucket=module", f"--random-order-seed={seed}")
         run_part(str(part), junit, workers=1, options=options, PYTHONHASHSEED="7")
         cases = read_cases(junit)
-        assert {case.name.split(".")[-1] for case in cases if case.outcome == "failed"} == {
-            "test_failing"
-        }
+        failed = [case.name for case in cases if case.outcome == "failed"]
+        assert len(failed) == 1 and failed[0].endswith(".test_failing")
         orders.append([case.name for case in cases])
-    assert orders[0] == orders[1] != orders[2]
+    assert orders[0] != orders[1]
 
 
 def test_files_add_up_to_packages() -> None:
