@@ -51,27 +51,33 @@ def little_memory(job: str, more_mib: int, work: Path) -> Row:
 
 
 def one_nan(call: int, work: Path) -> Row:
-    """Let the loss of one step be NaN, twice over."""
+    """Let the loss of one step be NaN, twice over; resume where that ends the job."""
     outs = [_fresh(work / f"loss {turn}") for turn in (1, 2)]
     for out in outs:
         command = words("training", out, *_OWN_LOSS)
         ended = victim.run(command, out.parent, before=lambda: _break_loss(f"{call}"))
-    said = [line for line in ended.said.splitlines() if "of the learning rate" in line]
-    found = [f"exit code {ended.code}"] if ended.code else compared(*outs)
     row = _row("loss once NaN", "training", f"step {call}", ended)
-    return row | {"said": said[-1] if said else "", "differences": found[:5]}
+    if ended.code:
+        return row | _went_on("training", outs[-1], work, _undisturbed(work), *_OWN_LOSS)
+    said = [line for line in ended.said.splitlines() if "of the learning rate" in line]
+    return row | {"said": said[-1] if said else "", "differences": compared(*outs)[:5]}
 
 
 def only_nan(call: int, work: Path) -> Row:
     """Let the loss be NaN from one step on; resume without that."""
-    undisturbed = work / "loss undisturbed" / "out"
-    if not undisturbed.is_dir():
-        victim.run(words("training", undisturbed, *_OWN_LOSS), _fresh(undisturbed.parent).parent)
     out = _fresh(work / "loss stays")
     command = words("training", out, *_OWN_LOSS)
     ended = victim.run(command, out.parent, before=lambda: _break_loss(f"{call}-"))
     row = _row("loss stays NaN", "training", f"from step {call}", ended)
-    return row | _went_on("training", out, work, undisturbed, *_OWN_LOSS)
+    return row | _went_on("training", out, work, _undisturbed(work), *_OWN_LOSS)
+
+
+def _undisturbed(work: Path) -> Path:
+    """Return the result of the same job with a loss that stays finite."""
+    out = work / "loss undisturbed" / "out"
+    if not out.is_dir():
+        victim.run(words("training", out, *_OWN_LOSS), _fresh(out.parent).parent)
+    return out
 
 
 def cases() -> dict[str, Callable[[Path], Row]]:
