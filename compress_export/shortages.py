@@ -21,6 +21,7 @@ _TRACES = {
     "can't allocate memory": _MEMORY,
     "out of memory": _MEMORY,
     "bad_alloc": _MEMORY,
+    "failed to map segment": _MEMORY,  # of a library that is loaded late
     "bad allocation": _MEMORY,
 }
 

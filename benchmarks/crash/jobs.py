@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -72,9 +74,10 @@ def compared(expected: Path, out: Path) -> list[str]:
     return [*file_differences(expected, out), *figure_differences(reports[0], reports[1])]
 
 
-def lines(ended: Ended) -> list[str]:
-    """Return the lines of a process's standard error."""
-    return ended.complained.splitlines()
+def lines(ended: Ended, work: Path) -> list[str]:
+    """Return the lines of a process's standard error, without the places of this machine."""
+    text = ended.complained.replace(f"{work}{os.sep}", "").replace(sys.prefix, "PYTHON")
+    return text.splitlines()
 
 
 def _report(folder: Path) -> dict[str, Any]:

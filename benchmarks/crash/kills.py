@@ -44,7 +44,7 @@ def stopped_run(
         ended = victim.run(words(job, out, *_resume(out)), folder, moment)
         if not ended.signalled:
             break
-        rows.append(_row(job, number, moment, ended))
+        rows.append(_row(job, number, moment, ended, work))
         reached = ended.stage
         if _complete(out):  # too late to be stopped
             break
@@ -88,8 +88,8 @@ def _drawn(rng: random.Random, expected: Reference, reached: str) -> Moment:
     return Moment(number, stage=stage, after_s=rng.uniform(0, expected.stages[stage]))
 
 
-def _row(job: str, number: int, moment: Moment, ended: victim.Ended) -> Row:
-    said = lines(ended)
+def _row(job: str, number: int, moment: Moment, ended: victim.Ended, work: Path) -> Row:
+    said = lines(ended, work)
     return {
         "job": job,
         "run": number,

@@ -36,7 +36,7 @@ def full_disk(job: str, size_kib: int, work: Path) -> Row:
     with _disk(work / f"disk {job}", size_kib) as disk:
         out = disk / "out"
         ended = victim.run(words(job, out), work / "run disk")
-        row = _row("full disk", job, f"{size_kib} KiB", ended) | _half_written(disk)
+        row = _row("full disk", job, f"{size_kib} KiB", ended, work) | _half_written(disk)
         _mount("-o", f"remount,size={64 * MIB}", str(disk))
         return row | _went_on(job, out, work, expected.out)
 
@@ -46,7 +46,7 @@ def little_memory(job: str, more_mib: int, work: Path) -> Row:
     expected = reference(job, work)
     out = _fresh(work / f"memory {job}")
     ended = victim.run(words(job, out), out.parent, before=lambda: _limit_memory(more_mib))
-    row = _row("memory", job, f"{more_mib} MiB more", ended) | _half_written(out.parent)
+    row = _row("memory", job, f"{more_mib} MiB more", ended, work) | _half_written(out.parent)
     return row | _went_on(job, out, work, expected.out)
 
 
@@ -56,7 +56,7 @@ def one_nan(call: int, work: Path) -> Row:
     for out in outs:
         command = words("training", out, *_OWN_LOSS)
         ended = victim.run(command, out.parent, before=lambda: _break_loss(f"{call}"))
-    row = _row("loss once NaN", "training", f"step {call}", ended)
+    row = _row("loss once NaN", "training", f"step {call}", ended, work)
     if ended.code:
         return row | _went_on("training", outs[-1], work, _undisturbed(work), *_OWN_LOSS)
     said = [line for line in ended.said.splitlines() if "of the learning rate" in line]
@@ -68,7 +68,7 @@ def only_nan(call: int, work: Path) -> Row:
     out = _fresh(work / "loss stays")
     command = words("training", out, *_OWN_LOSS)
     ended = victim.run(command, out.parent, before=lambda: _break_loss(f"{call}-"))
-    row = _row("loss stays NaN", "training", f"from step {call}", ended)
+    row = _row("loss stays NaN", "training", f"from step {call}", ended, work)
     return row | _went_on("training", out, work, _undisturbed(work), *_OWN_LOSS)
 
 
@@ -91,8 +91,8 @@ def cases() -> dict[str, Callable[[Path], Row]]:
     return found | {f"loss {call}-": partial(only_nan, call) for call in _NAN_STEPS[1::2]}
 
 
-def _row(case: str, job: str, point: str, ended: victim.Ended) -> Row:
-    said = lines(ended)
+def _row(case: str, job: str, point: str, ended: victim.Ended, work: Path) -> Row:
+    said = lines(ended, work)
     return {
         "case": case,
         "job": job,
