@@ -133,6 +133,7 @@ def _estimate(lines: Mapping[str, Slope]) -> str:
             *(f"{line.hours(size):.2f}" for size in ASKED_GB),
         )
         for stage, line in lines.items()
+        if stage + LARGE not in lines  # a line that ends where the other one begins
     ]
     return table(header, cells)
 
@@ -140,7 +141,7 @@ def _estimate(lines: Mapping[str, Slope]) -> str:
 def _method(rows: Sequence[Row]) -> str:
     loads = sorted(row.load_average for row in rows)
     return (
-        "```\npython -m benchmarks.bench_large --work FOLDER --blocks 1 2 5 34\n"
+        "```\npython -m benchmarks.bench_large --work FOLDER --blocks 1 2 5 13 34\n"
         "python -m benchmarks.large_page\n```\n\n"
         "Residual blocks of 3x3 convolutions with 1,024 channels on 2 x 2 places "
         "(`benchmarks/large_net.py`), so that weights are nearly all there is: 75.5 MB a block. "
