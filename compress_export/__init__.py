@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from boards import BoardError, load_board
     from compress_export.errors import UsageError
     from compress_export.exit_codes import ExitCode
+    from compress_export.export_stage import export
     from compress_export.job import Job, open_job
     from compress_export.options import JobOptions
     from compress_export.pipeline import (
         Result,
         compress,
-        export,
         measure,
         prune,
         publish,
@@ -59,10 +59,11 @@ _HOMES = {
     "boards": ("BoardError", "load_board"),
     "compress_export.errors": ("UsageError",),
     "compress_export.exit_codes": ("ExitCode",),
+    "compress_export.export_stage": ("export",),
     "compress_export.job": ("Job", "open_job"),
     "compress_export.options": ("JobOptions",),
     "compress_export.pipeline": (
-        "Result", "compress", "export", "measure", "prune", "publish", "share_weights",
+        "Result", "compress", "measure", "prune", "publish", "share_weights",
         "train_baseline", "train_quantized",
     ),
     "compress_export.task": ("Task", "load_task"),

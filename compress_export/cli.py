@@ -304,7 +304,8 @@ def main_job(
         _option(
             _OUTPUT,
             f"{', '.join(FILE_PRECISIONS)}. The first goes to the board, others are compared. "
-            "Or auto: all are measured, the best is taken. Default: the board's smallest.",
+            "Or auto: all are measured, the best is taken; joint: each is pruned for. Default: "
+            "the board's smallest.",
             metavar="LIST",
         ),
     ] = None,

@@ -35,7 +35,7 @@ def write_evidence(job: Job, measured: Measured) -> None:
     folder.mkdir(exist_ok=True)
     if job.pruned is not None:
         _write_json(folder / LAYERS, _layers(job, job.pruned.model))
-    if rungs := _agents(job.folder.run):
+    if rungs := _agents(job.work):
         _write_json(folder / AGENTS, rungs)
     if files := [job.folder.staged / Path(file.folder).name / file.path for file in measured.files]:
         _write_json(folder / MEMORY, {path.name: _memory(path) for path in files})

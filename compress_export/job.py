@@ -32,8 +32,11 @@ from compress_export.targets import Target, resolved_budgets
 from compress_export.task import Task, load_task
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import nn
 
+    from boards.parts import FilePrecision
     from compress_export.codebook import CodebookFigures
     from compress_export.first_aid_figures import FirstAid
     from compress_export.fleet.sharing import Sharing
@@ -58,7 +61,14 @@ class Job:
         codebook: what sharing weights did, None where they are not shared.
         quantization: what training with rounding did, None where there was none.
         first_aid: what was tried for the accuracy of the quantized files, None where nothing was.
-        precision_choice: what --precision auto chose from.
+        precision_choice: what --precision auto or joint chose from.
+        candidates: precisions that those choose from; all that the board can have where it is
+            empty.
+        ways: with --precision joint, a job for each precision that was pruned for; they share
+            `reference`.
+        branch: of such a job, its folder within DIR.run; "" for the job itself.
+        stops_at_budgets: nothing is pruned where every budget is met; else the network gets as
+            small as the accuracy allows.
         device_measurements: what devices measured of a finished folder, see docs/report.md.
         reference: files for comparison, unpruned or float.
         checks: budgets and targets decided so far.
@@ -81,6 +91,10 @@ class Job:
     quantization: QuantizationFigures | None = None
     first_aid: FirstAid | None = None
     precision_choice: list[Candidate] = field(default_factory=list)
+    candidates: tuple[FilePrecision, ...] = ()
+    ways: list[Job] = field(default_factory=list)
+    branch: str = ""
+    stops_at_budgets: bool = False
     device_measurements: list[dict[str, Any]] = field(default_factory=list)
     reference: list[Exported] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
@@ -93,6 +107,28 @@ class Job:
     def baseline(self) -> nn.Module:
         """The network that pruning starts from."""
         return self.task.model
+
+    @property
+    def stage(self) -> str:
+        """What the network that goes to the board is called in the names of files."""
+        return "baseline" if self.pruned is None else "slim"
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that goes to the board."""
+        return self.baseline if self.pruned is None else self.pruned.model
+
+    @property
+    def work(self) -> Path:
+        """Where the trainings after the baseline's keep their checkpoints."""
+        return self.folder.run / self.branch
+
+    def save_network(self, model: nn.Module, name: str) -> None:
+        """Save a torch network, so that a later run or another tool can go on from it."""
+        from compressor.saved import save_model
+
+        folder = self.folder.staged / "torch" / name
+        save_model(model, self.task.architecture, len(self.task.data.classes), folder)
 
 
 @contextmanager

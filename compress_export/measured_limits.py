@@ -40,7 +40,7 @@ def unpruned_p90_ms(job: Job) -> dict[str, float] | None:
     if reason is not None:
         job.log.say(f"{LATENCY} does not steer the search: {reason}")
         return None
-    note = job.folder.run / "latency.json"
+    note = job.work / "latency.json"
     if not note.exists():
         with job.log.timed("limits"):
             _keep(note, _measure_unpruned(job))

@@ -24,7 +24,7 @@ from compress_export.sizes import parse_size
 from compressor.methods.catalogue import CATALOGUE, MethodName
 
 Stage = Literal["prune", "quantize", "bench"]
-Auto = Literal["auto"]
+Measured = Literal["auto", "joint"]
 STAGES: tuple[Stage, ...] = ("prune", "quantize", "bench")
 
 # Options that say where and how to run, not what to make: --resume may change these.
@@ -144,7 +144,9 @@ class JobOptions(BaseModel):
     # What comes out
     stages: Annotated[tuple[Stage, ...], BeforeValidator(_split)] = STAGES
     formats: Annotated[tuple[Literal["onnx", "tflite"], ...], BeforeValidator(_split)] | None = None
-    precision: Annotated[tuple[FilePrecision | Auto, ...], BeforeValidator(_split)] | None = None
+    precision: Annotated[tuple[FilePrecision | Measured, ...], BeforeValidator(_split)] | None = (
+        None
+    )
     first_aid: Literal["auto", "none"] = "auto"
     raw_input: bool = False
     calibration: CalibrationMethod | None = None
@@ -188,8 +190,11 @@ class JobOptions(BaseModel):
         """The first one is what goes to the board, so the order stays."""
         if value == ():
             raise ValueError("names nothing; leave the option out for the board's own")
-        if value is not None and "auto" in value and len(value) > 1:
-            raise ValueError("auto tries every precision that the board can have; give it alone")
+        for word in ("auto", "joint"):
+            if value is not None and word in value and len(value) > 1:
+                raise ValueError(
+                    f"{word} tries every precision that the board can have; give it alone"
+                )
         return None if value is None else tuple(dict.fromkeys(value))
 
     @field_validator("stages", "formats")
@@ -212,6 +217,7 @@ class JobOptions(BaseModel):
             raise ValueError("--strict and --skip-broken exclude each other: give one of them")
         self._check_new_head()
         self._check_teacher()
+        self._check_joint()
         self._check_quantization_training()
         self._check_bundle_samples()
         self._check_sign_key()
@@ -221,6 +227,20 @@ class JobOptions(BaseModel):
                 "shared; give the number of entries, such as --codebook 16"
             )
         return self
+
+    def _check_joint(self) -> None:
+        if not self.chooses_jointly:
+            return
+        if not {"prune", "quantize"} <= set(self.stages) and self.stages != ("bench",):
+            raise ValueError(
+                f"--precision joint prunes and then quantizes, --stages {','.join(self.stages)} "
+                "does not; name both or give --precision auto"
+            )
+        if self.codebook is not None:
+            raise ValueError(
+                f"--precision joint and --codebook {self.codebook} exclude each other: weights are "
+                "shared by one network"
+            )
 
     def _check_quantization_training(self) -> None:
         if self.qat_epochs == 0:
@@ -275,12 +295,17 @@ class JobOptions(BaseModel):
     @property
     def named_precisions(self) -> tuple[FilePrecision, ...] | None:
         """The precisions that were asked for by name; None where the board's own is meant."""
-        return tuple(name for name in self.precision or () if name != "auto") or None
+        return None if self.chooses_precision else self.precision  # type: ignore[return-value]
 
     @property
     def chooses_precision(self) -> bool:
         """Whether measurements decide what goes to the board."""
-        return self.precision == ("auto",)
+        return self.precision in (("auto",), ("joint",))
+
+    @property
+    def chooses_jointly(self) -> bool:
+        """Whether the network is pruned for every precision to choose from."""
+        return self.precision == ("joint",)
 
     @property
     def target_size_bytes(self) -> int | None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from compress_export.exit_codes import ExitCode, verdict_code
+from compress_export.export_stage import export, export_unpruned
 from compress_export.exporting import chosen_precisions
 from compress_export.job import Job, checked_board, checked_task, open_job
 from compress_export.options import JobOptions
@@ -33,9 +34,8 @@ from compress_export.targets import (
 if TYPE_CHECKING:
     from torch import nn
 
-    from compress_export.first_aid import Aided
+    from boards.parts import FilePrecision
     from compress_export.pruning import Pruned, Start
-    from exporters import CodebookFile, Exported
     from runtime_bench import Check, Measurement
 
 
@@ -118,27 +118,64 @@ def train_baseline(job: Job) -> None:
             )
     task.model.cpu()
     log.say(f"baseline: validation {task.objective.metric_name} {job.baseline_score:.4f}")
-    _save(job, job.baseline, "baseline")
+    job.save_network(job.baseline, "baseline")
 
 
 def prune(job: Job) -> None:
     """Choose channels, slim the baseline and fine-tune it; `job.pruned` is the result.
 
     A target that can't be met, or a net that can't get smaller, leaves `job.pruned` None and is
-    among the job's checks or warnings.
+    among the job's checks or warnings. With `--precision joint` this is done for several
+    precisions, `job.ways`; which of them `job.pruned` is to be, `export` finds out.
     """
+    if job.options.chooses_jointly:
+        _prune_ways(job)
+    else:
+        _prune(job)
+        if job.pruned is not None:
+            job.save_network(job.pruned.model, "slim")
+
+
+def _prune_ways(job: Job) -> None:
+    """Prune for the board's own precision, then for each other one that budgets treat otherwise."""
+    from compress_export.joint import precision_groups, way_for
+    from compress_export.precision_choice import possible
+
+    def add(precisions: Sequence[FilePrecision]) -> Job:
+        job.log.say(f"joint: pruning for {precisions[0]}")
+        job.ways.append(way_for(job, precisions))
+        _prune(job.ways[-1])
+        return job.ways[-1]
+
+    own = add([job.exports.precision])
+    assert own.target is not None
+    binding = own.target.limits.keys() - {"macs"}
+    if not binding:
+        job.log.say("joint: no budget of bytes or latency binds: all precisions have this network")
+        formats = job.exports.formats
+        own.candidates = tuple(dict.fromkeys(p for f in formats for p in possible(job.board, f)))
+        return
+    alike, *others = precision_groups(job.board, job.exports.formats, binding)
+    own.candidates = alike
+    for precisions in others:
+        add(precisions)
+
+
+def _prune(job: Job) -> None:
     from compress_export.measured_limits import costs_with_latency, unpruned_p90_ms
     from compress_export.pruning import Start, prune_to
     from compressor.decore.projection import TargetError
 
     if "quantize" in job.options.stages:
-        _export_unpruned(job)
+        export_unpruned(job)
     start = Start.of(job.baseline, job)
     unpruned = _unpruned_files(job, start)
     p90_ms = unpruned_p90_ms(job)
     named_ms = None if p90_ms is None else {unpruned[f].name: ms for f, ms in p90_ms.items()}
     budgets, files = job.board.budgets.limits(), list(unpruned.values())
     job.target = choose_target(job.options, budgets, start.costs, start.graph, files, named_ms)
+    if job.target.smallest and job.stops_at_budgets:
+        job.target = Target({}, "no budget binds")
     job.log.say(f"target: {job.target.why}")
     if p90_ms is not None and "latency_ms" in job.target.limits:
         start = replace(start, costs=costs_with_latency(job, start.graph, p90_ms))
@@ -151,7 +188,6 @@ def prune(job: Job) -> None:
         job.checks.append(_target_missed(job.target, error.worst_ratio, str(error)))
     if job.pruned is not None:
         _note_missed_limits(job, job.target, job.pruned)
-        _save(job, job.pruned.model, "slim")
     elif job.target.smallest:
         job.warnings.append("nothing was pruned: no smaller net stayed within the accuracy drop")
 
@@ -160,9 +196,10 @@ def train_quantized(job: Job) -> None:
     """Train the network that goes to the board as its files will answer (--qat-epochs)."""
     from compress_export.quantization_training import train_for_files
 
-    train_for_files(job)
-    assert job.pruned is not None
-    _save(job, job.pruned.model, "slim")
+    for way in job.ways or (job,):
+        train_for_files(way)
+    if job.pruned is not None:
+        job.save_network(job.pruned.model, "slim")
 
 
 def share_weights(job: Job) -> None:
@@ -173,48 +210,7 @@ def share_weights(job: Job) -> None:
         raise ValueError("the job has no --codebook, the number of weights that a layer may have")
     share(job, job.options.codebook)
     assert job.pruned is not None
-    _save(job, job.pruned.model, "slim")
-
-
-def export(job: Job) -> None:
-    """Complete the folder that goes to the board; float and unpruned files stay beside it."""
-    _export_unpruned(job)
-    reference, bundle = job.folder.staged / "reference", job.folder.staged / "bundle"
-    precision, stage = job.exports.precision, "baseline"
-    aided = _first_aid(job)
-    with job.log.timed("export"):
-        wanted = [*job.exports.compared]
-        if job.pruned is not None:
-            stage = "slim"
-            wanted = ["float32", *wanted] if aided else ["float32", precision, *wanted]
-        network = job.baseline if job.pruned is None else job.pruned.model
-        if aided is not None:
-            job.reference = [
-                f for f in job.reference if (f.stage, f.precision) != (stage, precision)
-            ]
-            job.reference += job.exports.write(
-                aided.model, stage, reference, [precision], aided.float_layers
-            )
-        there = {file.precision for file in job.reference if file.stage == stage}
-        more = [name for name in _unique(wanted) if name not in there]
-        job.reference += job.exports.write(network, stage, reference, more)
-        if job.options.chooses_precision:
-            files = _chosen_files(job, network, stage, reference)
-        else:
-            files = [f for f in job.reference if (f.stage, f.precision) == (stage, precision)]
-        job.reference = [file for file in job.reference if file not in files]
-        bundle.mkdir()
-        for name in (name for file in files for name in file.paths):
-            (reference / name).rename(bundle / name)
-        job.exports.finish_bundle(bundle, files, _codebook_file(job, bundle, files))
-        job.exports.finish_reference(reference, job.reference)
-    job.warnings += [
-        f"{file.name}: {len(file.float_layers)} layers stayed float: {', '.join(file.float_layers)}"
-        for file in files
-        if file.float_layers
-    ]
-    for file in files:
-        job.warnings += [f"{file.name}: {line}" for line in _remarks(file)]
+    job.save_network(job.pruned.model, "slim")
 
 
 def measure(job: Job) -> dict[str, Any]:
@@ -302,63 +298,6 @@ def publish(job: Job, report: dict[str, Any]) -> Result:
     return Result(final, report, code)
 
 
-def _first_aid(job: Job) -> Aided | None:
-    """Find out what helps the quantized files (--first-aid); draw it where layers were ranked."""
-    from compress_export.first_aid import can_aid, give_first_aid
-    from compress_export.first_aid_plot import FIRST_AID_PICTURE, draw_first_aid
-
-    if not can_aid(job):
-        return None
-    network, score = job.baseline, job.baseline_score
-    if job.pruned is not None:
-        network, score = job.pruned.model, job.pruned.validation_score
-    with job.log.timed("first aid"):
-        aided = give_first_aid(job, network, score)
-    if job.first_aid is not None and job.first_aid.mixtures:
-        metric = job.task.objective.metric_name
-        draw_first_aid(job.first_aid, metric, job.folder.staged / FIRST_AID_PICTURE)
-    return aided
-
-
-def _chosen_files(job: Job, network: nn.Module, stage: str, reference: Path) -> list[Exported]:
-    """Make every precision that the board can have, and return the files that measure best."""
-    from compress_export.precision_choice import choose_files, write_candidates
-    from compress_export.precision_plot import PICTURE, draw_choice
-
-    write_candidates(job, network, stage, reference)
-    job.exports.finish_reference(reference, job.reference)
-    files = choose_files(job, stage, reference)
-    metric = job.task.objective.metric_name
-    draw_choice(job.precision_choice, metric, job.folder.staged / PICTURE)
-    return files
-
-
-def _remarks(file: Exported) -> tuple[str, ...]:
-    """What the file's target runs, but slowly."""
-    return file.profile.remarks if file.profile else ()
-
-
-def _codebook_file(job: Job, bundle: Path, files: Sequence[Exported]) -> CodebookFile | None:
-    """Write the file of a network with shared weights, and note what the files take."""
-    from compress_export.codebook import with_sizes, write_file
-
-    if job.codebook is None or job.pruned is None:
-        return None
-    file = write_file(job.pruned.model, "slim", bundle)
-    job.codebook = with_sizes(job.codebook, file, bundle, files)
-    return file
-
-
-def _export_unpruned(job: Job) -> None:
-    """Export the unpruned network once: budgets and the report compare with it."""
-    if job.reference:
-        return
-    with job.log.timed("export"):
-        precisions = _unique(["float32", job.exports.precision])
-        folder = job.folder.staged / "reference"
-        job.reference += job.exports.write(job.baseline, "baseline", folder, precisions)
-
-
 def _unpruned_files(job: Job, start: Start) -> dict[str, SizedFile]:
     """Return format -> quantized file of the unpruned network, estimates where there is none."""
     files = [file for file in job.reference if file.precision == job.exports.precision]
@@ -386,14 +325,6 @@ def _target_missed(target: Target, worst_ratio: float | None, why: str) -> Check
     return Check("", "target", worst_ratio, 1.0, "times the target", "fail", note)
 
 
-def _save(job: Job, model: nn.Module, name: str) -> None:
-    """Save a torch network, so that a later run or another tool can go on from it."""
-    from compressor.saved import save_model
-
-    folder = job.folder.staged / "torch" / name
-    save_model(model, job.task.architecture, len(job.task.data.classes), folder)
-
-
 def _figures(
     job: Job, name: str, model: nn.Module, validation_score: float, test_score: float | None
 ) -> NetworkFigures:
@@ -410,10 +341,6 @@ def _figures(
         score=test_score,
         validation_score=validation_score,
     )
-
-
-def _unique(names: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(names))
 
 
 def plan_job(options: JobOptions, console: Console) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from boards import Board
+from compress_export.joint import precision_groups
 from compress_export.latency_target import why_not_searchable
 from compress_export.options import JobOptions
 from compress_export.schedule import Epochs
@@ -62,6 +63,9 @@ def print_plan(
     taught = epochs.search + epochs.finetune + epochs.codebook + epochs.quantization
     work = epochs.baseline + taught * (1 + _TEACHER_SHARE)
     rungs = ", once for every rung of the ladder" if target.smallest else ""
+    if options.chooses_jointly and target.limits.keys() - {"macs"}:
+        groups = precision_groups(board, formats, target.limits)
+        rungs = f", {len(groups)} times: for {', '.join(group[0] for group in groups)}"
     lines.append(f"training: about {work * seconds / 60:.1f} minutes on this machine{rungs}")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,6 +1,7 @@
 """`--precision auto`: every precision that the board can have is made and measured, one is shipped.
 
-Accuracy is that on the validation images; the test images are read once, when all is decided.
+With `--precision joint` (joint.py) the candidates are files of several networks. Accuracy is that
+on the validation images; the test images are read once, when all is decided.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ from compress_export.sizes import mib
 from compress_export.targets import DEFAULT_MAX_DROP
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from boards import Board
     from boards.parts import FilePrecision
     from compress_export.job import Job
@@ -38,6 +37,7 @@ class Candidate:
         validation_score: mean of the metric, top-1 by default, a fraction; None like the latency.
         missed: budgets that it misses, judged on the validation images.
         shipped: whether it is the one in the bundle.
+        pruned_for: precision that its network was pruned for, "" but for `--precision joint`.
     """
 
     path: str
@@ -49,6 +49,7 @@ class Candidate:
     validation_score: float | None
     missed: tuple[str, ...]
     shipped: bool = False
+    pruned_for: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"missed": list(self.missed)}
@@ -66,6 +67,8 @@ class Candidate:
             "latency unknown" if ms is None else f"p50 {ms:.3g} ms",
             "accuracy unknown" if score is None else f"validation {100 * score:.2f} %",
         ]
+        if self.pruned_for:
+            parts.insert(0, f"pruned for {self.pruned_for}")
         if self.missed:
             parts.append(f"misses {', '.join(self.missed)}")
         return f"{self.path}: {', '.join(parts)}{' <- shipped' if self.shipped else ''}"
@@ -108,39 +111,62 @@ def possible(board: Board, format: str) -> list[FilePrecision]:
     return [own, *others]
 
 
-def write_candidates(job: Job, model: nn.Module, stage: str, folder: Path) -> None:
-    """Write a network in every possible precision that isn't there yet; `job.reference` grows.
+def write_candidates(job: Job, folder: Path) -> None:
+    """Write a job's network in every precision to choose from that isn't there yet.
 
-    A precision that the tools can't make of this network is left out with a warning, but for the
-    board's own.
+    `job.reference` grows. A precision that the tools can't make of this network is left out with a
+    warning, but for the job's own.
 
     Raises:
-        ExportError, CheckError: the board's own precision can't be made.
+        ExportError, CheckError: the job's own precision can't be made.
     """
     from exporters import ExportError
 
     for format in job.exports.formats:
         exports = replace(job.exports, formats=(format,))
-        there = {f.precision for f in job.reference if (f.stage, f.format) == (stage, format)}
+        there = {f.precision for f in job.reference if (f.stage, f.format) == (job.stage, format)}
         for precision in possible(job.board, format):
-            if precision in there:
+            if precision in there or (job.candidates and precision not in job.candidates):
                 continue
             try:
-                job.reference += exports.write(model, stage, folder, [precision])
+                job.reference += exports.write(job.network, job.stage, folder, [precision])
             except ExportError as error:
                 if precision == job.exports.precision:
                     raise
                 job.warnings.append(f"--precision auto: no {precision} {format} file: {error}")
 
 
-def choose_files(job: Job, stage: str, folder: Path) -> list[Exported]:
+def choose_files(job: Job, folder: Path) -> list[Exported]:
     """Measure what `write_candidates` wrote and return the files to ship, one for each format.
 
-    `job.precision_choice` holds all that was measured.
+    `job.precision_choice` holds all that was measured. Of several ways (`job.ways`) the best is
+    taken, and the files of the others are removed.
 
     Args:
         folder: with a manifest of all files in `job.reference`.
     """
+    from compress_export.joint import best_way, take_way
+
+    job.precision_choice = _measured_candidates(job, folder)
+    if job.ways:
+        take_way(job, best_way(job, job.precision_choice), folder)
+    best = _best_files(job, job.precision_choice)
+    job.precision_choice = [replace(c, shipped=c in best) for c in job.precision_choice]
+    for candidate in job.precision_choice:
+        job.log.say(f"precision: {candidate.line}")
+    return [file for file in job.reference if file.path in {c.path for c in best}]
+
+
+def _best_files(job: Job, found: Sequence[Candidate]) -> list[Candidate]:
+    """The best of each format of the network that goes to the board."""
+    of_network = [c for c in found if not c.pruned_for or c.pruned_for == job.exports.precision]
+    return [
+        choose([c for c in of_network if c.format == format], job.exports.precision)
+        for format in job.exports.formats
+    ]
+
+
+def _measured_candidates(job: Job, folder: Path) -> list[Candidate]:
     from compress_export.benching import LATENCY_RUNS
     from compress_export.file_scores import with_scores
     from runtime_bench import measure_folders, read_manifest, verdict
@@ -152,23 +178,23 @@ def choose_files(job: Job, stage: str, folder: Path) -> list[Exported]:
         progress=job.log.say,
     )
     images = job.task.images("baseline")
-    candidates = [item for item in measured if item.stage == stage]
+    owners = {
+        item.name: way for item in measured for way in job.ways or (job,) if _is_of(item, way)
+    }
+    candidates = [item for item in measured if item.name in owners]
     wanted = with_scores(candidates, job.task, images.validation, job.log.say)
     manifest = read_manifest(folder)
     checks = verdict(wanted, manifest, baseline_top1=job.baseline_score)
     failed = [check for check in checks if check.status == "fail"]
-    found = [
-        _candidate(item, {check.budget for check in failed if check.file == item.name}, job)
-        for item in wanted
+    return [
+        _candidate(item, {check.budget for check in failed if check.file == item.name}, way)
+        for item, way in ((item, owners[item.name]) for item in wanted)
     ]
-    best = {
-        choose([c for c in found if c.format == format], job.board.target_precision).path
-        for format in job.exports.formats
-    }
-    job.precision_choice = [replace(c, shipped=c.path in best) for c in found]
-    for candidate in job.precision_choice:
-        job.log.say(f"precision: {candidate.line}")
-    return [file for file in job.reference if file.path in best]
+
+
+def _is_of(item: Measurement, way: Job) -> bool:
+    """Whether a file is one that may go to the board, of a whole job or of one way."""
+    return item.stage == way.stage and (not way.candidates or item.precision in way.candidates)
 
 
 def _candidate(item: Measurement, missed: set[str], job: Job) -> Candidate:
@@ -184,4 +210,5 @@ def _candidate(item: Measurement, missed: set[str], job: Job) -> Candidate:
         latency_counts=item.latency_counts,
         validation_score=item.score,
         missed=tuple(sorted(missed)),
+        pruned_for=job.branch,
     )

@@ -170,7 +170,11 @@ class _Rung:
 
     @property
     def _work(self) -> Path:
-        return self.job.folder.run / f"rung-{self.number}"
+        return self.job.work / f"rung-{self.number}"
+
+    @property
+    def _name(self) -> str:
+        return self._work.relative_to(self.job.folder.run).as_posix()
 
     def run(self) -> Pruned:
         """Search, slim and fine-tune, or load what an interrupted run had finished."""
@@ -241,7 +245,7 @@ class _Rung:
             task.compute,
             stage="finetune",
             checkpoint=Checkpoint(self._work / "finetune.pt"),
-            observer=job.log.within(self._work.name),
+            observer=job.log.within(self._name),
             teacher=teacher_of(job, recipe),
             objective=task.objective,
         )
@@ -267,7 +271,7 @@ class _Rung:
             compute=task.compute,
             seed=task.seed,
             checkpoint=Checkpoint(self._work / "search.pt"),
-            observer=job.log.within(self._work.name, batches=job.options.method != "evolution"),
+            observer=job.log.within(self._name, batches=job.options.method != "evolution"),
             teacher=teacher_of(job, recipe),
             objective=task.objective,
         )

@@ -72,7 +72,7 @@ def build_report(
         limits: how near the slimmed network came to it.
         codebook: what sharing weights did, where they are shared.
         quantization: what training with rounding did, where there was any.
-        precision_choice: what --precision auto chose from.
+        precision_choice: what --precision auto or joint chose from.
         first_aid: what was tried for the accuracy of the quantized files, where anything was.
         inputs: what the job was given, as `provenance.inputs_of` has it.
         environment: this machine, as `provenance.environment` has it.

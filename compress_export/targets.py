@@ -34,7 +34,7 @@ FIRST_RUNG = 0.4
 DEFAULT_MAX_DROP = 1.0
 LATENCY = "latency_p90_ms"
 
-_COST_OF_BUDGET: Mapping[str, CostName] = {
+COST_OF_BUDGET: Mapping[str, CostName] = {
     "file_size_mib": "weight_bytes",
     "weights_mib": "weight_bytes",
     "activation_memory_mib": "activation_bytes",
@@ -184,7 +184,7 @@ def byte_limits(
         weights is too much by itself.
     """
     limits: dict[CostName, float] = {}
-    for budget, cost in _COST_OF_BUDGET.items():
+    for budget, cost in COST_OF_BUDGET.items():
         estimate = float(costs.value(cost, keep))
         for file in files if budget in budgets else ():
             limit, value = budgets[budget] * MIB, _figure(file, budget)
@@ -202,7 +202,7 @@ def _missed(
 ) -> list[tuple[CostName, str]]:
     """Return the costs whose budgets the unpruned files miss, each with words."""
     found: list[tuple[CostName, str]] = []
-    for budget, cost in _COST_OF_BUDGET.items():
+    for budget, cost in COST_OF_BUDGET.items():
         limit_mib = budgets.get(budget, float("inf"))
         for file in unpruned:
             value_mib = _figure(file, budget) / MIB

@@ -27,8 +27,8 @@ def tune(job: Job, network: nn.Module, stage: str, recipe: Recipe) -> float:
         recipe,
         task.compute,
         stage=stage,
-        checkpoint=Checkpoint(job.folder.run / f"{stage}.pt"),
-        observer=job.log,
+        checkpoint=Checkpoint(job.work / f"{stage}.pt"),
+        observer=job.log.within(job.branch) if job.branch else job.log,
         teacher=teacher_of(job, recipe),
         objective=task.objective,
     )

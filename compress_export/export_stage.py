@@ -1,0 +1,127 @@
+"""The quantize stage: files of the slim network, those that go to the board, others beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from compress_export.first_aid import Aided
+    from compress_export.job import Job
+    from exporters import CodebookFile, Exported
+
+
+def export(job: Job) -> None:
+    """Complete the folder that goes to the board; float and unpruned files stay beside it."""
+    reference, bundle = job.folder.staged / "reference", job.folder.staged / "bundle"
+    for way in job.ways or (job,):
+        _write_files(way, reference)
+    if job.options.chooses_precision:
+        files = _chosen_files(job, reference)
+    else:
+        wanted = (job.stage, job.exports.precision)
+        files = [file for file in job.reference if (file.stage, file.precision) == wanted]
+    with job.log.timed("export"):
+        if job.pruned is not None:
+            _write_missing(job, reference, ["float32"])
+        job.reference[:] = [file for file in job.reference if file not in files]
+        bundle.mkdir()
+        for name in (name for file in files for name in file.paths):
+            (reference / name).rename(bundle / name)
+        job.exports.finish_bundle(bundle, files, _codebook_file(job, bundle, files))
+        job.exports.finish_reference(reference, job.reference)
+    job.warnings += [
+        f"{file.name}: {len(file.float_layers)} layers stayed float: {', '.join(file.float_layers)}"
+        for file in files
+        if file.float_layers
+    ]
+    for file in files:
+        job.warnings += [f"{file.name}: {line}" for line in _remarks(file)]
+
+
+def export_unpruned(job: Job) -> None:
+    """Export the unpruned network once: budgets and the report compare with it."""
+    with job.log.timed("export"):
+        there = {file.precision for file in job.reference if file.stage == "baseline"}
+        wanted = dict.fromkeys(("float32", job.exports.precision))
+        folder = job.folder.staged / "reference"
+        more = [name for name in wanted if name not in there]
+        if more:
+            job.reference += job.exports.write(job.baseline, "baseline", folder, more)
+
+
+def _write_files(job: Job, reference: Path) -> None:
+    """Write the network that goes to the board in every precision that may go there or is compared.
+
+    Args:
+        job: the whole job, or one way of a joint choice.
+    """
+    from compress_export.precision_choice import write_candidates
+
+    export_unpruned(job)
+    precision = job.exports.precision
+    aided = _first_aid(job)
+    with job.log.timed("export"):
+        if aided is not None:
+            job.reference[:] = [
+                f for f in job.reference if (f.stage, f.precision) != (job.stage, precision)
+            ]
+            job.reference += job.exports.write(
+                aided.model, job.stage, reference, [precision], aided.float_layers
+            )
+        _write_missing(job, reference, [precision, *job.exports.compared])
+        if job.options.chooses_precision:
+            write_candidates(job, reference)
+
+
+def _write_missing(job: Job, reference: Path, precisions: Sequence[str]) -> None:
+    there = {file.precision for file in job.reference if file.stage == job.stage}
+    more = [name for name in dict.fromkeys(precisions) if name not in there]
+    if more:
+        job.reference += job.exports.write(job.network, job.stage, reference, more)
+
+
+def _first_aid(job: Job) -> Aided | None:
+    """Find out what helps the quantized files (--first-aid); draw it where layers were ranked."""
+    from compress_export.first_aid import can_aid, give_first_aid
+    from compress_export.first_aid_plot import FIRST_AID_PICTURE, draw_first_aid
+
+    if not can_aid(job):
+        return None
+    score = job.baseline_score if job.pruned is None else job.pruned.validation_score
+    with job.log.timed("first aid"):
+        aided = give_first_aid(job, job.network, score)
+    if job.first_aid is not None and job.first_aid.mixtures:
+        metric = job.task.objective.metric_name
+        draw_first_aid(job.first_aid, metric, job.folder.staged / FIRST_AID_PICTURE)
+    return aided
+
+
+def _chosen_files(job: Job, reference: Path) -> list[Exported]:
+    """Return the files that measure best of all that were made."""
+    from compress_export.precision_choice import choose_files
+    from compress_export.precision_plot import PICTURE, draw_choice
+
+    with job.log.timed("export"):
+        job.exports.finish_reference(reference, job.reference)
+        files = choose_files(job, reference)
+        metric = job.task.objective.metric_name
+        draw_choice(job.precision_choice, metric, job.folder.staged / PICTURE)
+    return files
+
+
+def _remarks(file: Exported) -> tuple[str, ...]:
+    """What the file's target runs, but slowly."""
+    return file.profile.remarks if file.profile else ()
+
+
+def _codebook_file(job: Job, bundle: Path, files: Sequence[Exported]) -> CodebookFile | None:
+    """Write the file of a network with shared weights, and note what the files take."""
+    from compress_export.codebook import with_sizes, write_file
+
+    if job.codebook is None or job.pruned is None:
+        return None
+    file = write_file(job.pruned.model, "slim", bundle)
+    job.codebook = with_sizes(job.codebook, file, bundle, files)
+    return file

@@ -1,0 +1,137 @@
+"""--precision joint: what is pruned for, which network is taken, and a job that takes one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tiny_jobs import NETWORK, QUICK, Ended, run_here
+
+from boards import load_board
+from boards.parts import FILE_PRECISIONS
+from compress_export.errors import UsageError
+from compress_export.job_file import resolve_options
+from compress_export.joint import best_way, precision_groups
+from compress_export.latency_target import no_tables
+from compress_export.precision_choice import Candidate
+from compress_export.targets import BYTES_PER_VALUE, channel_step
+from compressor.saved import load_model
+
+BUDGET_BYTES = 25 * 1024
+
+
+@pytest.mark.parametrize("formats", [("onnx",), ("tflite",), ("onnx", "tflite")])
+def test_budgets_of_bytes_group_precisions_by_bytes(formats: tuple[str, ...]) -> None:
+    board = load_board("x86-64")
+    groups = precision_groups(board, formats, {"weight_bytes"})
+    assert groups[0][0] == "int8"
+    for group in groups:
+        assert len({(BYTES_PER_VALUE[p][0], channel_step(board, p)) for p in group}) == 1
+    heads = [(BYTES_PER_VALUE[g[0]][0], channel_step(board, g[0])) for g in groups]
+    assert len(set(heads)) == len(heads)
+    found = {name for group in groups for name in group}
+    assert not {"float32", "float16"} & found
+    assert ("int2-weights" in found) == (formats == ("tflite",))  # ONNX has no 2 bits
+
+
+def test_a_latency_leaves_what_has_tables() -> None:
+    groups = precision_groups(load_board("x86-64"), ("tflite",), {"latency_ms", "weight_bytes"})
+    timed = [name for name in FILE_PRECISIONS if no_tables(name) is None]
+    assert sorted(groups) == sorted((name,) for name in timed)
+    assert groups[0] == ("int8",)
+
+
+def test_a_microcontroller_has_nothing_to_choose() -> None:
+    assert precision_groups(load_board("stm32h747"), ("tflite",), {"weight_bytes"}) == [("int8",)]
+
+
+def way(precision: str) -> Any:
+    return SimpleNamespace(branch=precision, exports=SimpleNamespace(precision=precision))
+
+
+def test_budgets_then_accuracy_decide_between_networks() -> None:
+    ways = [way("int8"), way("int4-weights")]
+    job: Any = SimpleNamespace(ways=ways, exports=SimpleNamespace(formats=("tflite",)))
+    a = Candidate("a", "tflite", "int8", 100, 1.0, True, 0.90, (), pruned_for="int8")
+    b = Candidate("b", "tflite", "int4-weights", 90, 3.0, True, 0.92, (), pruned_for="int4-weights")
+    assert best_way(job, [a, b]) is ways[1]
+    assert best_way(job, [a, replace(b, missed=("latency_p90_ms",))]) is ways[0]
+    assert best_way(job, [a, replace(b, validation_score=0.90)]) is ways[1]  # the smaller
+    assert best_way(job, [a, replace(b, validation_score=None)]) is ways[0]
+    assert best_way(job, [a]) is ways[0]  # no file of the other could be made
+
+
+@pytest.fixture(scope="module")
+def chosen(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Ended:
+    """A budget that no precision meets unpruned. Tests only read it."""
+    out = tmp_path_factory.mktemp("joint") / "out"
+    words = (
+        f"--board x86-64 --formats tflite --target-size {BUDGET_BYTES}B --max-drop 60 "
+        "--first-aid none --precision joint"
+    )
+    return run_here(out, *NETWORK, *QUICK, "--weights", trained, *words.split())
+
+
+def test_every_precision_is_pruned_for(chosen: Ended) -> None:
+    assert chosen.code == 0, chosen.complained
+    found = chosen.report["precision_choice"]
+    groups = precision_groups(load_board("x86-64"), ("tflite",), {"weight_bytes"})
+    assert {c["pruned_for"] for c in found} == {group[0] for group in groups}
+    assert {c["precision"] for c in found} == {name for group in groups for name in group}
+    for entry in found:
+        assert any({entry["pruned_for"], entry["precision"]} <= set(group) for group in groups)
+        if entry["pruned_for"] == entry["precision"]:
+            assert 0.5 * BUDGET_BYTES < entry["size_bytes"] <= BUDGET_BYTES
+
+
+def test_the_network_of_the_shipped_file_is_the_one_that_is_kept(chosen: Ended) -> None:
+    report = chosen.report
+    (shipped,) = [c for c in report["precision_choice"] if c["shipped"]]
+    (file,) = [a for a in report["artifacts"] if a["path"].startswith("bundle/")]
+    assert file["path"] == f"bundle/{shipped['path']}"
+    slim = load_model(chosen.out / "torch" / "slim")
+    assert report["stages"]["slim"]["params"] == sum(p.numel() for p in slim.parameters())
+    kept = load_model(chosen.run / shipped["pruned_for"] / "rung-1" / "network")
+    weights = {name: list(t.shape) for name, t in kept.state_dict().items()}
+    assert weights == {name: list(t.shape) for name, t in slim.state_dict().items()}
+    # files of the other networks are gone
+    slim_files = [a for a in report["artifacts"] if a["stage"] == "slim"]
+    of_network = {
+        c["path"] for c in report["precision_choice"] if c["pruned_for"] == shipped["pruned_for"]
+    }
+    assert {a["name"] for a in slim_files} == of_network | {"slim.float32.tflite"}
+    present = {p.name for p in chosen.out.glob("*/slim.*.tflite")}
+    assert present == {a["name"] for a in slim_files}
+
+
+def test_measuring_again_keeps_the_choice(chosen: Ended) -> None:
+    before = chosen.report
+    words = "--board x86-64 --stages bench --latency-runs 5 --max-drop 60"
+    again = run_here(chosen.out, *words.split())
+    assert again.code in (0, 1), again.complained
+    assert again.report["precision_choice"] == before["precision_choice"]
+    assert again.report["stages"]["slim"] == before["stages"]["slim"]
+
+
+def test_without_a_budget_that_binds_there_is_one_network(tmp_path: Path, trained: Path) -> None:
+    words = "--board jetson --formats onnx --target-macs 0.5 --first-aid none --precision joint"
+    ended = run_here(tmp_path / "out", *NETWORK, *QUICK, "--weights", trained, *words.split())
+    assert ended.complained == ""
+    assert "joint: no budget of bytes or latency binds" in ended.said
+    assert {c["pruned_for"] for c in ended.report["precision_choice"]} == {"int8"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"precision": "joint,int8"}, "joint tries every precision"),
+        ({"precision": "joint", "stages": "quantize,bench"}, "joint prunes and then quantizes"),
+        ({"precision": "joint", "codebook": "16"}, "--codebook 16 exclude each other"),
+    ],
+)
+def test_mistakes(words: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        resolve_options({"board": "x86-64", **words})
