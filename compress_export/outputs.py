@@ -30,7 +30,8 @@ from compressor.whole_files import UNFINISHED_SUFFIX, sync
 _BOOKKEEPING = frozenset({"lock", "options.json", "error.log", "publishing", "provenance.json"})
 
 # A folder with one of these was made by this program.
-_REPORTS = ("report.json", "fleet.json")
+FLEET_REPORT = "fleet.json"
+_REPORTS = ("report.json", FLEET_REPORT)
 
 
 def default_out(board_id: str) -> Path:

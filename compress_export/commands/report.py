@@ -13,14 +13,15 @@ from compress_export.errors import UsageError
 
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(help="Finished runs, each the DIR of a job.", metavar="DIR")
+        list[Path],
+        typer.Argument(help="Finished runs, each the DIR of a job or a fleet.", metavar="DIR"),
     ],
     out: Annotated[
         Path | None,
         typer.Option(help="Page to write. Default for one DIR: DIR/report.html.", metavar="FILE"),
     ] = None,
 ) -> Callable[[], int]:
-    """Draw report.html of one run anew, or compare several runs on one page."""
+    """Draw report.html of one run or fleet anew, or compare several runs on one page."""
     return lambda: _write(folders, out)
 
 

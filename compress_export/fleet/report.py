@@ -14,6 +14,7 @@ from compress_export.exit_codes import ExitCode
 from compress_export.fleet.matrix import matrix_markdown
 from compress_export.fleet.need import Need
 from compress_export.options import JobOptions
+from compress_export.outputs import FLEET_REPORT
 
 SCHEMA_VERSION = 1
 
@@ -80,5 +81,5 @@ def build_fleet_report(
 def write_fleet_report(report: Mapping[str, Any], folder: Path) -> None:
     """Write fleet.json and fleet.md."""
     text = json.dumps(report, indent=2, allow_nan=False)
-    (folder / "fleet.json").write_text(text + "\n", encoding="utf-8")
+    (folder / FLEET_REPORT).write_text(text + "\n", encoding="utf-8")
     (folder / "fleet.md").write_text(matrix_markdown(report), encoding="utf-8")

@@ -51,6 +51,8 @@ def compress_fleet(jobs: Sequence[JobOptions], console: Console | None = None) -
         UsageError, InputError, BoardError: the user's mistakes, before any work.
         ExportError, BenchError, SlimError: a tool failed; what is done can be resumed.
     """
+    from compress_export.html_report import redraw
+
     console = console or Console()
     options = jobs[0]
     needs = _checked(jobs)
@@ -71,6 +73,7 @@ def compress_fleet(jobs: Sequence[JobOptions], console: Console | None = None) -
         results.sort(key=lambda result: [job.board for job in jobs].index(result.given))
         fleet = build_fleet_report(options, needs, results)
         write_fleet_report(fleet, folder.staged)
+        redraw(folder.staged, say)
         final = folder.publish()
         for need in needs:
             shutil.rmtree(folder.run / "jobs" / need.name)

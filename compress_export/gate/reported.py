@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compress_export.errors import UsageError
+from compress_export.outputs import FLEET_REPORT
 from compress_export.shown import printable_tree
 from runtime_bench.plain_json import read_json
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from runtime_bench import Check, Measurement
 
 Json = Mapping[str, Any]
-FLEET_REPORT = "fleet.json"
 _BUNDLE = "bundle/"
 _STATUSES = ("pass", "fail", "unverified")
 _FACTS: Mapping[str, Any] = {"arch": str, "model": str, "isa": list[str], "cores": int | None}

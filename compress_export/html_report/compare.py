@@ -15,6 +15,7 @@ from compress_export.html_report.run_folder import (
     as_written,
     p90_ms,
     read_run,
+    run_folders,
     score_of,
 )
 from compress_export.html_report.tradeoff import Axis, Point, draw_tradeoff
@@ -63,7 +64,7 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
     """Write one page about several runs, and return its path.
 
     Args:
-        folders: each the DIR of a finished job.
+        folders: each the DIR of a finished job, or that of a fleet, which stands for its boards.
 
     Raises:
         UsageError: one of them has no report.json that this version can read.
@@ -74,9 +75,9 @@ def write_comparison(folders: Sequence[Path], out: Path) -> Path:
 
 
 def comparison_page(folders: Sequence[Path]) -> str:
-    """Return the page about several runs; for errors see `read_run`."""
-    runs = [read_run(folder) for folder in folders]
-    names = run_names(folders)
+    """Return the page about several runs or fleets; for errors see `read_run`."""
+    folders = [run for folder in folders for run in run_folders(folder)]
+    runs, names = [read_run(folder) for folder in folders], run_names(folders)
     files = compared_files(runs, names)
     metrics = sorted({run.metric for run in runs})
     return render(

@@ -1,4 +1,7 @@
-"""DIR/report.html: one run, told from the verdict to the command that repeats it."""
+"""DIR/report.html: one run, told from the verdict to the command that repeats it.
+
+A fleet's DIR gets the comparison of its boards under that name.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from compress_export.html_report.answers import (
     draw_losers,
 )
 from compress_export.html_report.channels import draw_certainty, draw_groups, draw_layers
+from compress_export.html_report.compare import comparison_page
 from compress_export.html_report.drawing import Chart, Table
 from compress_export.html_report.measured import draw_latency, draw_memory
 from compress_export.html_report.rendering import render
@@ -27,6 +31,7 @@ from compress_export.html_report.run_folder import (
     as_written,
     p90_ms,
     read_run,
+    run_folders,
     score_of,
 )
 from compress_export.html_report.tradeoff import Axis, Point, draw_tradeoff
@@ -66,7 +71,7 @@ def write_html_report(run_folder: Path) -> Path:
     """Write DIR/report.html from DIR/report.json and DIR/evidence, and return its path.
 
     Args:
-        run_folder: DIR of a finished job; parts that it lacks are left out of the page.
+        run_folder: DIR of a finished job or fleet; parts that it lacks are left out of the page.
 
     Raises:
         UsageError: there is no report.json that this version can read.
@@ -81,16 +86,22 @@ def write_report_to(run_folder: Path, path: Path) -> Path:
         UsageError: as `write_html_report` does.
     """
     with as_written(run_folder):
-        page = report_page(read_run(run_folder))
+        page = _page(run_folder)
     return write_whole(path, page)
 
 
 def redraw(run_folder: Path, say: Callable[[str], None]) -> None:
     """Write DIR/report.html, or say why not: long work must not be lost over a picture of it."""
     try:
-        write_whole(run_folder / PAGE, report_page(read_run(run_folder)))
+        write_whole(run_folder / PAGE, _page(run_folder))
     except Exception as error:
         say(f"{PAGE} was not written, {type(error).__name__}: {error}")
+
+
+def _page(folder: Path) -> str:
+    if run_folders(folder) == [folder]:
+        return report_page(read_run(folder))
+    return comparison_page([folder])
 
 
 def report_page(run: RunFolder) -> str:

@@ -23,6 +23,8 @@ from compress_export.evidence import (
     MOST_CHANGED,
     TORCH_BASELINE,
 )
+from compress_export.outputs import FLEET_REPORT
+from runtime_bench.manifest import inside
 from runtime_bench.npz import read_arrays
 from runtime_bench.plain_json import read_json
 
@@ -137,6 +139,18 @@ def as_written(*folders: Path) -> Iterator[None]:
         ) from error
 
 
+def run_folders(folder: Path) -> list[Path]:
+    """Return the folders of a fleet's boards, or the folder itself, which is that of one run.
+
+    Raises:
+        Exception: as `read_run` does, for a fleet.json that is none.
+    """
+    fleet = folder / FLEET_REPORT
+    if not fleet.is_file():
+        return [folder]
+    return [folder / inside(entry["folder"], str(fleet)) for entry in read_json(fleet)["fleet"]]
+
+
 def read_run(folder: Path) -> RunFolder:
     """Read a run folder.
 
@@ -183,7 +197,7 @@ def _refuse_outsized(run: RunFolder) -> None:
 def _report(folder: Path) -> Report:
     path = folder / "report.json"
     if not path.is_file():
-        raise UsageError(f"{folder} holds no report.json: name the DIR of a finished run")
+        raise UsageError(f"{folder} holds no report.json: name the DIR of a finished run or fleet")
     try:
         report = read_json(path)
     except (OSError, ValueError) as error:

@@ -83,7 +83,7 @@ def test_the_worst_board_decides(fleet: Ended) -> None:
 
 def test_every_board_has_a_folder_of_its_own(fleet: Ended) -> None:
     names = {path.name for path in fleet.out.iterdir()}
-    assert names == {"roomy", "tight", "jetson", "fleet.json", "fleet.md"}
+    assert names == {"roomy", "tight", "jetson", "fleet.json", "fleet.md", "report.html"}
     for name in ("roomy", "tight", "jetson"):
         manifest = read_manifest(fleet.out / name / "bundle")
         verify_files(manifest)
@@ -94,6 +94,11 @@ def test_every_board_has_a_folder_of_its_own(fleet: Ended) -> None:
     assert files(fleet.out / "roomy") != files(fleet.out / "jetson")
     assert read_manifest(fleet.out / "tight" / "bundle").budgets["peak_rss_mib"] == 1
     assert not (fleet.run / "jobs" / "roomy").exists()
+
+
+def test_one_page_compares_the_boards(fleet: Ended) -> None:
+    page = (fleet.out / "report.html").read_text(encoding="utf-8")
+    assert "tight: slim.int8.onnx" in page and "roomy: slim.int8.onnx" in page
 
 
 def test_the_gate_takes_a_fleet(fleet: Ended, capsys: pytest.CaptureFixture[str]) -> None:

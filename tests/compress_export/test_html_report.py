@@ -302,6 +302,25 @@ def test_command_draws_one_run_and_compares_several(
     assert "no report.json" in capsys.readouterr().err
 
 
+def test_a_fleet_is_its_boards_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fleet = tmp_path / "fleet"
+    for board in ("small", "large"):
+        write_run(fleet / board, evidence=False)
+    listing = [{"board": board, "folder": board} for board in ("small", "large")]
+    (fleet / "fleet.json").write_text(json.dumps({"fleet": listing}))
+    assert main(["report", str(fleet)]) == 0
+    found = Parsed(fleet / "report.html")
+    assert "2 runs compared" in found.text
+    assert all(f"{board}: slim.int8.onnx" in found.text for board in ("small", "large"))
+    alone, out = write_run(tmp_path / "alone", evidence=False), tmp_path / "three.html"
+    assert main(["report", str(fleet), str(alone), "--out", str(out)]) == 0
+    assert "3 runs compared" in Parsed(out).text
+    listing[0]["folder"] = "../alone"
+    (fleet / "fleet.json").write_text(json.dumps({"fleet": listing}))
+    assert main(["report", str(fleet)]) == 2
+    assert "does not stay inside the folder" in capsys.readouterr().err
+
+
 def test_a_report_of_another_version_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
