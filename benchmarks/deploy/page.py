@@ -30,19 +30,26 @@ def _speed(result: Result) -> str:
     rows = [(row["case"], str(row["code"]), f"{row['seconds']:.1f}") for row in speed["rows"]]
     home = [
         (f"`{file['file']}`", file["runtime"] or "none there", _p90(file["p90_ms"]),
-         file["measured_on"])
+         file["measured_on"], _top1(file["top1"], file["samples"]))
         for file in speed["in_report_json"]
     ]  # fmt: skip
+    header = ("File", "Runtime", "p90, ms", "measured_on", "top-1 on packed images")
+    gate = speed["gate"]
     return (
         f"{result['date']}, {result['ssh'].split(',')[0]}, {result['machine']}, logged in as "
         f"{user}; a bundle of {speed['bundle_bytes'] / 1024:.0f} KiB. Seconds are of the whole "
         "command, on a machine that was busy with other work.\n\n"
         f"{table(('What', 'Exit code', 'Seconds'), rows)}\n"
         "What `--bench` brought into `report.json`, from a Python without torch:\n\n"
-        f"{table(('File', 'Runtime', 'p90, ms', 'measured_on'), home, text_columns=2)}\n"
+        f"{table(header, home, text_columns=2)}\n"
         f"`report.html` was drawn anew and {'shows' if speed['in_report_html'] else 'lacks'} the "
-        "device.\n"
+        "device. `gate DIR --require-measured` with limits of 5 ms and 300 MiB then says, with "
+        f"code {gate['code']}:\n\n```\n" + "\n".join(gate["lines"]) + "\n```\n"
     )
+
+
+def _top1(top1: float | None, samples: int | None) -> str:
+    return "-" if top1 is None else f"{100 * top1:.2f} % of {samples}"
 
 
 def _cuts(result: Result) -> str:
