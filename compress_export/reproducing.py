@@ -67,10 +67,11 @@ def reproduce(given: Path, out: Path | None, console: Console, **flags: bool) ->
     if (folder / "torch").is_dir():
         found += file_differences(folder, result.folder)
     reasons = differences(made_by["environment"], after_by["environment"])
-    for line in (*(f"differs: {line}" for line in found), *(f"here: {line}" for line in reasons)):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    lines = [*(f"differs: {line}" for line in found), *(f"here: {line}" for line in reasons)]
     if not found:
-        console.print(f"reproduced: {path} and {result.folder} are equal, times aside")
+        lines.append(f"reproduced: {path} and {result.folder} are equal, times aside")
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     return ExitCode.BUDGET_MISSED if found else ExitCode.PASSED
 
 
