@@ -126,18 +126,22 @@ def _times(device: Device, bundle: Path, python: str | None) -> dict[str, Any]:
         "rows": rows,
         "in_report_json": measured,
         "in_report_html": shown,
-        "gate": _gate(bundle.parent),
+        "gate": _gate(bundle.parent, device.home),
     }
 
 
-def _gate(run: Path) -> dict[str, Any]:
-    """What the gate says of the report with the device's figures, under limits for these too."""
+def _gate(run: Path, home: Path) -> dict[str, Any]:
+    """What the gate says of the report with the device's figures, under limits for these too.
+
+    Args:
+        home: on the device; only what follows it is of interest.
+    """
     limits = run / "limits.yaml"
     limits.write_text(GATE_LIMITS, encoding="utf-8")
     words = ["gate", str(run), "--limits", str(limits), "--require-measured"]
     command = [sys.executable, "-m", "compress_export", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return {"code": done.returncode, "lines": done.stdout.splitlines()}
+    return {"code": done.returncode, "lines": done.stdout.replace(str(home), "").splitlines()}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -145,7 +145,9 @@ def _layers(reports: Sequence[Reported]) -> list[FileLayers]:
             )
         for file in report.files:
             if file.sha256 not in found:
-                found[file.sha256] = layers_apart(report.bundle, file)
+                layers = layers_apart(report.bundle, file)
+                name = f"{report.board} {layers.file}" if len(reports) > 1 else layers.file
+                found[file.sha256] = replace(layers, file=name)
     return list(found.values())
 
 

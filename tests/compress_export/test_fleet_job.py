@@ -106,6 +106,10 @@ def test_the_gate_takes_a_fleet(fleet: Ended, capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr().out
     assert "fail       tight slim.int8.onnx peak_rss_mib" in said
     assert main(["gate", str(fleet.out / "roomy")]) == 0
+    capsys.readouterr()
+    assert main(["gate", str(fleet.out), "--why"]) == 1
+    said = capsys.readouterr().out
+    assert "roomy slim.int8.onnx by layer" in said and "jetson slim.int8.onnx by layer" in said
 
 
 def test_a_job_in_a_fleet_ends_as_it_would_alone(
