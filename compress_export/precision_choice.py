@@ -133,7 +133,7 @@ def write_candidates(job: Job, folder: Path) -> None:
             except ExportError as error:
                 if precision == job.exports.precision:
                     raise
-                job.warnings.append(f"--precision auto: no {precision} {format} file: {error}")
+                job.warnings.append(f"no {precision} {format} file to choose from: {error}")
 
 
 def choose_files(job: Job, folder: Path) -> list[Exported]:
