@@ -23,7 +23,6 @@ INTEGER_CONVS = ("QLinearConv", "ConvInteger")
 PACKED_BITS = {"int4": 4, "uint4": 4}
 VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout")
 UNARY = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh")
-
 BINARY = ("Add", "Sub", "Mul", "Div")
 _OPTIMIZED_WEIGHTS = "session.optimized_model_external_initializers"
 
@@ -58,7 +57,6 @@ def optimized_onnx(path: Path, *, int8_on_arm: bool = False) -> onnx.ModelProto:
     Raises:
         ExportError: onnxruntime can't load the file.
     """
-
     with quiet_step("optimize the ONNX graph"), tempfile.TemporaryDirectory() as folder:
         import onnxruntime
 
