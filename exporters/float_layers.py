@@ -61,19 +61,40 @@ def float_recipe(path: Path, layers: Sequence[str]) -> list[dict[str, Any]]:
             result = graph.tensors[int(operator.outputs[0])].name.decode()
             answers.setdefault(layer, []).append(result)
     _refuse_strange(layers, answers)
-    wanted = "|".join(re.escape(name) for layer in layers for name in answers[layer])
-    return _untouched(f"^(?:{wanted});")
+    names = [name for layer in layers for name in answers[layer]]
+    # Not the graph's own output, which may be a layer's.
+    return _untouched(names, (*CONVOLUTIONS, *LINEAR))
 
 
-def _untouched(results: str) -> list[dict[str, Any]]:
-    """The entries for layers by what their results are called."""
+def quotient_recipe(path: Path) -> list[dict[str, Any]]:
+    """Return what ai-edge-quantizer has to be told of quotients in a float TFLite file.
+
+    A small divisor rounds to zero in 8 bits, and LiteRT's integer kernel stops there. What is added
+    to a divisor to keep it from zero (linear attention) has to be added in float as well.
+    """
+    graph = TfliteGraph(path)
+    producer = {int(index): operator for operator in graph.operators for index in operator.outputs}
+    kept = []
+    for operator in graph.operators:
+        if graph.op_name(operator) == "DIV":
+            divisor = producer.get(int(operator.inputs[1]))
+            kept.append(operator)
+            if divisor is not None and graph.op_name(divisor) == "ADD":
+                kept.append(divisor)
+    names = [graph.tensors[int(operator.outputs[0])].name.decode() for operator in kept]
+    return _untouched(names, ("DIV", "ADD")) if names else []
+
+
+def _untouched(results: Iterable[str], operations: Iterable[str]) -> list[dict[str, Any]]:
+    """The entries for operators by what their results are called."""
     from ai_edge_quantizer import qtyping, quantizer, recipe_manager
 
     manager = recipe_manager.RecipeManager()
-    for name in (*CONVOLUTIONS, *LINEAR):  # not the graph's own output, which may be a layer's
+    pattern = f"^(?:{'|'.join(re.escape(name) for name in results)});"
+    for name in operations:
         operation = qtyping.TFLOperationName[name]
         no = quantizer.AlgorithmName.NO_QUANTIZE
-        manager.add_quantization_config(results, operation, algorithm_key=no)
+        manager.add_quantization_config(pattern, operation, algorithm_key=no)
     recipe: list[dict[str, Any]] = manager.get_quantization_recipe()
     return recipe
 

@@ -115,17 +115,22 @@ def _norm_as_convolution(node: onnx.NodeProto, graph: Graph) -> list[onnx.NodePr
 
 
 def whole_in_float(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes inside each GELU: quantized piece by piece it would go back and forth.
+    """Names of the nodes that integers would harm.
 
-    Left alone, onnxruntime and TensorRT make one operator of x / 2 * (1 + erf(x / sqrt(2))).
+    - Inside a GELU: quantized piece by piece it would go back and forth. Left alone, onnxruntime
+      and TensorRT make one operator of x / 2 * (1 + erf(x / sqrt(2))).
+    - The sum that keeps a divisor from zero (linear attention): in 8 bits a small one is zero.
     """
     graph = Graph(model)
-    return [
-        name
-        for erf in model.graph.node
-        if erf.op_type == "Erf"
-        for name in _inside_gelu(graph, erf)
-    ]
+    names = []
+    for node in model.graph.node:
+        if node.op_type == "Erf":
+            names += _inside_gelu(graph, node)
+        elif node.op_type == "Div":
+            divisor = graph.producer.get(node.input[1])
+            if divisor is not None and divisor.op_type == "Add":
+                names.append(divisor.name)
+    return names
 
 
 def moved_constants(model: onnx.ModelProto) -> list[str]:

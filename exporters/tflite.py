@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from boards.parts import CalibrationMethod
 from exporters.calibration import Calibration
 from exporters.clipping import Grid
-from exporters.float_layers import float_recipe
+from exporters.float_layers import float_recipe, quotient_recipe
 from exporters.model_outputs import SINGLE
 from exporters.quiet import quiet_step
 from exporters.tflite_calibration import quantizer_ranges, tflite_ranges
@@ -92,7 +92,11 @@ def export_int8_tflite(
     with quiet_step("quantize the TFLite model"):
         from ai_edge_quantizer import quantizer
 
-        recipe = static_recipe(rules, activation_bits) + float_recipe(float_path, left)
+        recipe = [
+            *static_recipe(rules, activation_bits),
+            *quotient_recipe(float_path),
+            *float_recipe(float_path, left),
+        ]
         job = quantizer.Quantizer(bounded_pads(float_path, ranges), recipe)
         result = job.quantize(ranges, enable_progress_report=False)
         path.write_bytes(bytes(result.quantized_model))

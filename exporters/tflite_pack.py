@@ -41,6 +41,7 @@ def repack(path: Path, *, outputs: Sequence[str] | None = None) -> None:
     graph = TfliteGraph(path)
     if outputs is not None:
         _rename(graph, outputs)
+        _flatten_biases(graph)
     path.write_bytes(pack(graph.model))
 
 
@@ -102,6 +103,19 @@ def _rename(graph: TfliteGraph, outputs: Sequence[str]) -> None:
         graph.tensors[int(index)].name = b"input"
     for name, index in zip(outputs, _model_order(graph), strict=True):
         graph.tensors[index].name = name.encode()
+
+
+def _flatten_biases(graph: TfliteGraph) -> None:
+    """Give biases of linear layers their one axis.
+
+    Where a scale behind the layer was multiplied into it, the bias has the scale's axes, [1, 1, 1,
+    C]; quantized, its C scales would lie along the first of them.
+    """
+    for operator in graph.operators:
+        if graph.op_name(operator) == "FULLY_CONNECTED" and len(operator.inputs) > 2:
+            bias: Any = graph.tensors[int(operator.inputs[2])] if operator.inputs[2] >= 0 else None
+            if bias is not None and len(bias.shape) > 1:
+                bias.shape = [int(np.prod(bias.shape))]
 
 
 def _model_order(graph: TfliteGraph) -> list[int]:

@@ -22,6 +22,8 @@ def rewritten_for_tflite() -> TorchFunctionMode:
     - Adaptive average pooling to a size that doesn't divide the input's is a mean for each row of
       pixels and then for each column. Otherwise there are tensors of rank 6, which can't be
       quantized.
+    - An image expanded to another's size is a sum with zeros, which costs nothing in the file: the
+      converter turns axes of one of the two factors behind it and not of the other.
     """
     import torch
     from torch.nn import functional as F
@@ -31,6 +33,7 @@ def rewritten_for_tflite() -> TorchFunctionMode:
         F.pad: (_adds_zero_channels, _widened),
         torch.Tensor.__getitem__: (_skips_pixels, _thinned),
         F.adaptive_avg_pool2d: (_has_uneven_bins, _pooled),
+        torch.Tensor.expand_as: (_are_images, _expanded),
     }
 
     class Mode(TorchFunctionMode):
@@ -82,6 +85,15 @@ def _thinned(input: Tensor, index: Any) -> Tensor:
     from torch.nn import functional as F
 
     return F.max_pool2d(input, 1, stride=[part.step or 1 for part in index[-2:]])
+
+
+def _are_images(input: Tensor, other: Tensor) -> bool:
+    return input.dim() == other.dim() == 4 and input.is_floating_point()
+
+
+def _expanded(input: Tensor, other: Tensor) -> Tensor:
+    """Broadcast to the shape of `other`, [N, C, H, W]."""
+    return input + input.new_zeros(other.shape)
 
 
 def _has_uneven_bins(input: Tensor, output_size: Any) -> bool:

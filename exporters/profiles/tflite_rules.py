@@ -100,8 +100,12 @@ def _layer(graph: TfliteGraph, operator: Any, axis: int) -> Iterator[str]:
     if graph.dtype(index) == "float32" and graph.is_constant(index):
         return  # computes in float, which `checks.check_float_layers` must have expected
     weight = scale_of(graph, index)
-    if graph.dtype(index) != "int8" or weight is None or not graph.is_constant(index):
-        yield f"{where} is {graph.dtype(index)}, not a quantized int8 constant"
+    if graph.dtype(index) != "int8" or weight is None:
+        yield f"{where} is {graph.dtype(index)}, not quantized int8"
+        return
+    if not graph.is_constant(index):  # a product of two activations
+        if len(weight[0]) > 1:
+            yield f"{where} is an activation with {len(weight[0])} scales, one is allowed"
         return
     scales, zero_points, channel_axis = weight
     if zero_points.any():
