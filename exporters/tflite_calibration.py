@@ -54,9 +54,12 @@ def tflite_ranges(
 
 
 def quantizer_ranges(ranges: dict[str, Range]) -> dict[str, dict[str, np.ndarray]]:
-    """The same as ai-edge-quantizer wants them: {name: {"min": [1], "max": [1]}}."""
+    """The same as ai-edge-quantizer wants them: {name: {"min": [], "max": []}}.
+
+    No axis: it would add one for each of a constant's that is rounded with them.
+    """
     return {
-        name: {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
+        name: {"min": np.array(low, np.float32), "max": np.array(high, np.float32)}
         for name, (low, high) in ranges.items()
     }
 

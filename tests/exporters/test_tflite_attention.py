@@ -63,7 +63,14 @@ def expanded_context(network: nn.Module, x: Tensor) -> Tensor:
     return value * key.sum(-1, keepdim=True).expand_as(value)
 
 
-PIECES = (scaled_linear, product_of_activations, linear_attention, expanded_context)
+def class_token(network: nn.Module, x: Tensor) -> Tensor:
+    """A constant in front of the pixels, as vision transformers have one."""
+    tokens = network.linear(x.flatten(2).transpose(1, 2))
+    token = network.scale.expand(x.shape[0], 1, -1)
+    return torch.cat([token, tokens], 1).transpose(1, 2)[..., None]
+
+
+PIECES = (scaled_linear, product_of_activations, linear_attention, expanded_context, class_token)
 
 
 @pytest.fixture(scope="module", params=PIECES, ids=lambda piece: piece.__name__)
