@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from compressor.checkpoint import Checkpoint
 from compressor.compute import Compute
 from compressor.distill import FeaturePairs, teacher_answers
+from compressor.epoch_choice import EpochChoice
 from compressor.epochs import finite_loss, run_epochs
 from compressor.losses import image_losses
 from compressor.objective import CLASSIFICATION, Objective
@@ -81,10 +82,11 @@ def fit(
     teacher: nn.Module | None = None,
     objective: Objective = CLASSIFICATION,
 ) -> float:
-    """Train a network in place; leave it with the weights of its best epoch on validation images.
+    """Train a network in place; leave it with the weights that `EpochChoice` takes.
 
-    The network as given counts as epoch 0, so that training never returns something worse. Goes on
-    from the checkpoint where there is one.
+    They are the latest that aren't clearly worse on the validation images than the best. The
+    network as given counts as epoch 0, so that training never returns something clearly worse. Goes
+    on from the checkpoint where there is one.
 
     Args:
         teacher: in eval mode, on the device; only used where the recipe distills.
@@ -108,15 +110,15 @@ def fit(
         model, images, recipe, compute, optimizer, stage, observer, teacher, features, objective
     )
     run_epochs(trainer, recipe.epochs, stage=stage, checkpoint=checkpoint, observer=observer)
-    best_score, best_weights = trainer.best
-    model.load_state_dict(best_weights)
+    chosen = trainer.choice
+    model.load_state_dict(chosen.weights)
     model.eval()
-    return best_score
+    return chosen.score
 
 
 @dataclass
 class _Trainer:
-    """What every epoch of `fit` needs, and the best one so far."""
+    """What every epoch of `fit` needs, and the weights that it would leave by now."""
 
     model: nn.Module
     images: Images
@@ -128,41 +130,40 @@ class _Trainer:
     teacher: nn.Module | None
     features: FeaturePairs | None
     objective: Objective
-    _best: tuple[float, dict[str, Any]] | None = field(default=None, init=False)
+    _choice: EpochChoice = field(default_factory=EpochChoice, init=False)
 
     @property
-    def best(self) -> tuple[float, dict[str, Any]]:
-        """Score and weights of the best epoch; the network as given counts as one."""
-        if self._best is None:
-            self._best = self._score(), _copy_of(self.model)
-        return self._best
+    def choice(self) -> EpochChoice:
+        """Among the epochs so far; the network as given counts as one."""
+        if not self._choice.weights:
+            self._choice.offer(self.model, self._scores())
+        return self._choice
 
     def run_epoch(self, epoch: int, rate_factor: float) -> dict[str, float]:
         """Train for one epoch; return its mean loss and the validation score after it."""
+        choice = self.choice  # begins before the first step
         loss = self._train(epoch, rate_factor)
-        score = self._score()
-        if score >= self.best[0]:
-            self._best = score, _copy_of(self.model)
+        scores = self._scores()
+        choice.offer(self.model, scores)
+        score = float(scores.double().mean())
         return {"loss": loss, f"validation_{self.objective.score_key}": score}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return weights, optimizer, and the best epoch's weights and score."""
-        best_score, best = self.best
+        """Return weights, optimizer and the choice among the epochs so far."""
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "best": best,
-            "best_score": best_score,
+            "choice": self.choice.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go back to a saved state."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._best = state["best_score"], state["best"]
+        self._choice.load_state_dict(state["choice"])
 
-    def _score(self) -> float:
-        return evaluate(self.model, self.images.validation(), self.compute, self.objective)
+    def _scores(self) -> Tensor:
+        return image_scores(self.model, self.images.validation(), self.compute, self.objective)
 
     def _train(self, epoch: int, rate_factor: float) -> float:
         self.model.train()
@@ -202,11 +203,22 @@ def evaluate(
     objective: Objective = CLASSIFICATION,
 ) -> float:
     """Return the mean score (top-1 by default) as a fraction, in float32 and eval mode."""
-    total, count = 0.0, 0
-    for outputs, labels in _answers(model, batches, compute):
-        total += float(objective.scores(outputs, labels.to(compute.device)).double().sum())
-        count += len(labels)
-    return total / max(count, 1)
+    scores = image_scores(model, batches, compute, objective)
+    return float(scores.double().sum()) / max(len(scores), 1)
+
+
+def image_scores(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    compute: Compute,
+    objective: Objective = CLASSIFICATION,
+) -> Tensor:
+    """Return the score of every image in its order, shape (N,), in float32 and eval mode."""
+    parts = [
+        objective.scores(outputs, labels.to(compute.device)).cpu()
+        for outputs, labels in _answers(model, batches, compute)
+    ]
+    return torch.cat(parts) if parts else torch.zeros(0)
 
 
 def evaluate_with_loss(
@@ -242,7 +254,3 @@ def _answers(
         with torch.no_grad():
             outputs = model(compute.images(x))
         yield outputs, labels
-
-
-def _copy_of(model: nn.Module) -> dict[str, Any]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}

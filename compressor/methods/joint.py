@@ -1,6 +1,6 @@
 """The loop of methods that train weights and judge channels by the same batches.
 
-`training.fit` goes back to its best epoch; here the last one counts, since what was learned about
+`training.fit` may go back to an epoch; here the last one counts, since what was learned about
 the channels belongs to the weights of that moment.
 """
 
