@@ -17,6 +17,7 @@ from compress_export.commands.gate import gate
 from compress_export.commands.report import report
 from compress_export.commands.reproduce import reproduce
 from compress_export.commands.sign import sign
+from compress_export.launch import by_torchrun, is_first
 from compress_export.run_action import run_action
 from compressor.methods.catalogue import CATALOGUE
 
@@ -425,18 +426,25 @@ def _compress(given: dict[str, Any]) -> int:
     """The main job. Imports torch and the rest by way of the pipeline, after the options."""
     from rich.console import Console
 
+    from compress_export.errors import UsageError
     from compress_export.job_file import resolve_jobs
     from compress_export.run_action import note_job
 
+    console = Console(quiet=not is_first())
     options, *others = jobs = resolve_jobs(given)
+    if others and by_torchrun():
+        raise UsageError("several boards under torchrun: start one job for each --board")
     if others:
-        return _compress_fleet(jobs, Console())
+        return _compress_fleet(jobs, console)
     note_job(options)
     from compress_export.pipeline import compress, plan_job
 
-    console = Console()
     if options.dry_run:
         return plan_job(options, console)
+    if by_torchrun():
+        from compress_export.together import compress_together
+
+        return compress_together(options, console)
     return int(compress(options, console).exit_code)
 
 

@@ -149,6 +149,7 @@ def open_job(options: JobOptions, console: Console | None = None) -> Iterator[Jo
 
 def _opened(options: JobOptions, console: Console, stack: ExitStack) -> Job:
     from compress_export.rebench import reopen
+    from compressor import ranks
 
     board, formats = checked_board(options)
     out = options.out or default_out(board.id)
@@ -156,7 +157,7 @@ def _opened(options: JobOptions, console: Console, stack: ExitStack) -> Job:
         return reopen(options, board, out, console, stack)
     folder = stack.enter_context(OutputFolder(out, force=options.force, resume=options.resume))
     folder.claim_job(options.identity())
-    log = RunLog(folder.run, console)
+    log = RunLog(folder.run if ranks.is_first() else None, console)
     stack.enter_context(log)
     with log.timed("load"):
         task = checked_task(options, log.say, log.decoded)

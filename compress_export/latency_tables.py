@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,18 +59,23 @@ def latency_tables(
         UnsupportedExportError: the board has no such format or precision.
         BenchError: a runtime failed.
     """
+    from compressor import ranks
     from compressor.latency import LatencyTable, timed_layers
 
     step = board.channel_steps[precision]  # type: ignore[index]
     keys = list(dict.fromkeys(layer.key for layer in timed_layers(graph, step)))
     folder = cache_folder or default_cache_folder()
-    tables = []
-    for file_format in formats:
+    wanted = {name: spec for key in keys for name, spec in _points(key).items()}
+
+    def measured(file_format: str) -> dict[str, float]:
         bench = _Bench(board, file_format, precision, threads)
         cache = LatencyCache(folder, bench.identity, say)
-        wanted = {name: spec for key in keys for name, spec in _points(key).items()}
         bench.measure(wanted, cache, say)
-        known = cache.milliseconds
+        return cache.milliseconds
+
+    tables = []
+    for file_format in formats:
+        known = ranks.from_first(partial(measured, file_format))
         grids = {
             key: np.array([known[name] for name in _points(key)]).reshape(
                 len(key.inputs), len(key.outputs)

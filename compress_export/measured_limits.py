@@ -85,13 +85,15 @@ def meet_limits(
         images: a few inputs that cuts are checked with, shape (N, C, H, W).
         note: file that keeps the outcome for a resumed run.
     """
-    from compressor.decore.projection import project
+    from compressor import ranks
+    from compressor.decore.projection import TargetError, project
 
     files_wanted = "quantize" in job.options.stages
     if "latency_ms" not in limits.limits and not (files_wanted and limits.limits.keys() - {"macs"}):
         return choice.keep, limits
     if note.exists():
         return _read(note, limits, graph)
+    found: Met | None = None
     step = channel_step(job.board, job.exports.precision)
 
     def choose(bound: Limits) -> Keep:
@@ -100,10 +102,20 @@ def meet_limits(
     def correct(keep: Keep, bound: Limits) -> Limits:
         return _corrected(job, choice.left.cut(keep, images)[0], keep, bound)
 
+    def measured() -> dict[str, Any]:
+        nonlocal found
+        try:
+            found = meet(choose, limits, correct, job.log.say)
+        except TargetError as error:
+            return {"missed": (str(error), error.worst_ratio)}
+        return _figures(found)
+
     with job.log.timed("limits"):
-        found = meet(choose, limits, correct, job.log.say)
-    _keep(note, _figures(found))
-    return found.keep, found.limits
+        figures = ranks.from_first(measured)
+    if "missed" in figures:
+        raise TargetError(*figures["missed"])
+    _keep(note, figures)
+    return _read(note, limits, graph) if found is None else (found.keep, found.limits)
 
 
 def _corrected(job: Job, network: nn.Module, keep: Keep, limits: Limits) -> Limits:

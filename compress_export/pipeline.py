@@ -8,7 +8,7 @@ DIR.run/staged.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,14 @@ def compress(options: JobOptions, console: Console | None = None) -> Result:
 
 def run_stages(job: Job) -> Result:
     """Run all stages that the job's options name, and publish DIR."""
+    train(job)
+    if "quantize" in job.options.stages:
+        export(job)
+    return publish(job, measure(job))
+
+
+def train(job: Job) -> None:
+    """Do what the job's options name up to the network that goes to the board."""
     options = job.options
     if options.stages != ("bench",):
         train_baseline(job)
@@ -84,9 +92,6 @@ def run_stages(job: Job) -> Result:
         train_quantized(job)
     if options.codebook is not None and options.stages != ("bench",):
         share_weights(job)
-    if "quantize" in options.stages:
-        export(job)
-    return publish(job, measure(job))
 
 
 def train_baseline(job: Job) -> None:
@@ -162,20 +167,16 @@ def _prune_ways(job: Job) -> None:
 
 
 def _prune(job: Job) -> None:
-    from compress_export.measured_limits import costs_with_latency, unpruned_p90_ms
+    from compress_export.measured_limits import costs_with_latency
     from compress_export.pruning import Start, prune_to
+    from compressor import ranks
     from compressor.decore.projection import TargetError
 
-    if "quantize" in job.options.stages:
+    if "quantize" in job.options.stages and ranks.is_first():
         export_unpruned(job)
     start = Start.of(job.baseline, job)
-    unpruned = _unpruned_files(job, start)
-    p90_ms = unpruned_p90_ms(job)
-    named_ms = None if p90_ms is None else {unpruned[f].name: ms for f, ms in p90_ms.items()}
-    budgets, files = job.board.budgets.limits(), list(unpruned.values())
-    job.target = choose_target(job.options, budgets, start.costs, start.graph, files, named_ms)
-    if job.target.smallest and job.stops_at_budgets:
-        job.target = Target({}, "no budget binds")
+    target, p90_ms = ranks.from_first(lambda: _measured_target(job, start))
+    job.target = Target(**target)
     job.log.say(f"target: {job.target.why}")
     if p90_ms is not None and "latency_ms" in job.target.limits:
         start = replace(start, costs=costs_with_latency(job, start.graph, p90_ms))
@@ -296,6 +297,20 @@ def publish(job: Job, report: dict[str, Any]) -> Result:
     statuses = [check.status for check in job.checks]
     code = verdict_code(statuses, require_measured=job.options.require_measured)
     return Result(final, report, code)
+
+
+def _measured_target(job: Job, start: Start) -> tuple[dict[str, Any], dict[str, float] | None]:
+    """Return a target's attributes, and the unpruned files' p90 where a budget asks for it."""
+    from compress_export.measured_limits import unpruned_p90_ms
+
+    unpruned = _unpruned_files(job, start)
+    p90_ms = unpruned_p90_ms(job)
+    named_ms = None if p90_ms is None else {unpruned[f].name: ms for f, ms in p90_ms.items()}
+    budgets, files = job.board.budgets.limits(), list(unpruned.values())
+    target = choose_target(job.options, budgets, start.costs, start.graph, files, named_ms)
+    if target.smallest and job.stops_at_budgets:
+        target = Target({}, "no budget binds")
+    return asdict(target), p90_ms
 
 
 def _unpruned_files(job: Job, start: Start) -> dict[str, SizedFile]:

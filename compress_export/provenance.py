@@ -48,6 +48,7 @@ def environment(compute: Compute) -> dict[str, Any]:
     """Return versions and machine, as `environment` in report.json."""
     import torch
 
+    from compressor import ranks
     from runtime_bench import host_facts
 
     host = host_facts()
@@ -61,6 +62,7 @@ def environment(compute: Compute) -> dict[str, Any]:
         "torch": {
             "device": str(compute.device),
             "threads": torch.get_num_threads(),
+            "processes": ranks.count(),
             "cpu_capability": torch.backends.cpu.get_cpu_capability(),
             "mixed_precision": compute.mixed_precision,
         },

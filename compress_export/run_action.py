@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from compress_export.errors import Terminated, UsageError
 from compress_export.exit_codes import ExitCode
+from compress_export.launch import by_torchrun, is_first, is_first_here
 from compress_export.shortages import shortage
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 # Where errors live that are one line and no defect: the user's mistakes, and what is none.
 _MISTAKES = (("boards", "BoardError"), ("compressor.errors", "InputError"))
 _FAILURES = (("compressor.epochs", "DivergedError"),)
+_LOST = (("compressor.ranks", "PeerLostError"),)
 
 _OUTCOMES = {ExitCode.PASSED, ExitCode.BUDGET_MISSED, ExitCode.NOT_MEASURED}
 
@@ -52,8 +54,11 @@ def run_action(action: Callable[[], int]) -> int:
         if isinstance(error, BrokenPipeError):
             return _stdout_gone()
         if (mistake := _users_mistake(error)) is not None:
-            _say(mistake)
+            _say(mistake, is_first_here())
             return ExitCode.USER_MISTAKE
+        if _is_one_of(error, _LOST):
+            _say(f"{_flat(str(error))}{_way_on()}")
+            return ExitCode.TOOL_FAILED
         if isinstance(error.__context__, BrokenPipeError):  # what typer and rich make of it
             return _stdout_gone()
         if (reason := shortage(error)) is not None:
@@ -120,7 +125,9 @@ def _is_one_of(error: BaseException, homes: Sequence[tuple[str, str]]) -> bool:
 
 def _unexpected(error: BaseException) -> int:
     trace = "".join(traceback.format_exception(error))
-    _say(f"{type(error).__name__}: {_flat(str(error))[:500]} (traceback in {_write_log(trace)})")
+    place = f"process {os.environ['RANK']}: " if by_torchrun() else ""
+    text = f"{type(error).__name__}: {_flat(str(error))[:500]}"
+    _say(f"{place}{text} (traceback in {_write_log(trace)})", True)
     return ExitCode.TOOL_FAILED
 
 
@@ -163,8 +170,10 @@ def _stdout_gone() -> int:
     return ExitCode.TOOL_FAILED
 
 
-def _say(message: str) -> None:
-    sys.stderr.write(f"compress-export: {message}\n")
+def _say(message: str, speaks: bool | None = None) -> None:
+    """Write a line; of several processes only the first one does, unless told."""
+    if is_first() if speaks is None else speaks:
+        sys.stderr.write(f"compress-export: {message}\n")
 
 
 def _flat(text: str) -> str:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from compressor.ranks import Share, added
+
 _IMAGES, _VALUES = 16, 4096
 """A channel's mean is taken over at least so many images and values of a batch, where it has
 them."""
@@ -38,11 +40,12 @@ def blend(
     return result
 
 
-def channel_means(x: Tensor, axis: int) -> Tensor:
+def channel_means(x: Tensor, axis: int, share: Share | None = None) -> Tensor:
     """Return the mean of every channel over the first images of a batch, without gradient.
 
     Args:
         x: shape (N, ...) with channels at `axis`.
+        share: of the batch that x is; the whole one where it is None.
 
     Returns:
         As many dimensions as x, 1 everywhere but at `axis`.
@@ -50,7 +53,11 @@ def channel_means(x: Tensor, axis: int) -> Tensor:
     per_image = x[0].numel() // max(x.shape[axis], 1)
     images = max(_IMAGES, math.ceil(_VALUES / max(per_image, 1)))
     others = [i for i in range(x.dim()) if i != axis % x.dim()]
-    return x.detach()[:images].mean(dim=others, keepdim=True)
+    if share is None or share.parts == 1:
+        return x.detach()[:images].mean(dim=others, keepdim=True)
+    own = x.detach()[: share.first(images)]
+    sums = added(own.to(torch.promote_types(x.dtype, torch.float32)).sum(others, keepdim=True))
+    return (sums / (min(images, share.images) * per_image)).to(x.dtype)
 
 
 class _Blend(torch.autograd.Function):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from compressor import ranks
 from compressor.whole_files import whole_file
 
 
@@ -35,16 +36,19 @@ class Checkpoint:
     path: Path | None
 
     def load(self) -> dict[str, Any] | None:
-        """Return the state, or None where there is none yet."""
-        if self.path is None or not self.path.exists():
-            return None
-        state: dict[str, Any] = torch.load(self.path, weights_only=True)
-        return state
+        """Return the state, or None where there is none yet; the first rank's, in all of them."""
+        return ranks.from_first(self._read)
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the state; a crash at any moment leaves the old or the new one."""
-        if self.path is None:
+        if self.path is None or not ranks.is_first():
             return
         # A file object of ours: torch's own writer turns a full disk into a RuntimeError.
         with whole_file(self.path) as unfinished, unfinished.open("wb") as file:
             torch.save(state, file)
+
+    def _read(self) -> dict[str, Any] | None:
+        if self.path is None or not self.path.exists():
+            return None
+        state: dict[str, Any] = torch.load(self.path, weights_only=True)
+        return state

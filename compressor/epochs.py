@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor
 
+from compressor import ranks
 from compressor.checkpoint import Checkpoint, random_state, restore_random_state
 
 if TYPE_CHECKING:
@@ -60,7 +61,10 @@ def run_epochs(
     state = checkpoint.load()
     kept: dict[str, Any] = {}  # what a failed epoch goes back to where no checkpoint holds it
     if state is None:
-        state = _state(training, 0, 0)
+        own = _state(training, 0, 0)
+        state = ranks.from_first(lambda: own)
+        if not ranks.is_first():
+            _go_back(training, state)
         kept = copy.deepcopy(state)
     else:
         _go_back(training, state)

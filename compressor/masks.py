@@ -13,6 +13,7 @@ from compressor.blend import blend, channel_means
 from compressor.graph import ChannelGraph
 from compressor.graph.channel_graph import FIXED_CLASS, Classes
 from compressor.joint_norm import masked_norm
+from compressor.ranks import Share
 
 
 class ChannelMasks:
@@ -56,20 +57,27 @@ class ChannelMasks:
         ]
         self._mask: Tensor | None = None
         self._taught_images: int | None = None
+        self._share: Share | None = None
         self._handles: list[Any] = []
 
-    def set(self, mask: Tensor | None, taught_images: int | None = None) -> None:
+    def set(
+        self,
+        mask: Tensor | None,
+        taught_images: int | None = None,
+        share: Share | None = None,
+    ) -> None:
         """Set the mask of the next forward passes.
 
         Args:
             mask: 1 keeps, 0 drops, shape (class_count,) for all images or (batch, class_count) for
                 each; may carry gradients. None keeps everything.
             taught_images: only the first masks get gradients, which is cheaper; `blend.blend`.
+            share: of a batch whose other images go through the network in other processes.
 
         Raises:
             ValueError: the number of classes doesn't match.
         """
-        self._taught_images = taught_images
+        self._taught_images, self._share = taught_images, share
         if mask is None:
             self._mask = None
             return
@@ -104,7 +112,7 @@ class ChannelMasks:
                 return None
             x = inputs[0]
             mask = _along(self._mask, classes, x, axis)
-            mean = channel_means(x, axis) if self._with_means else None
+            mean = channel_means(x, axis, self._share) if self._with_means else None
             return (blend(x, mask, mean, self._taught_images), *inputs[1:])
 
         return multiply

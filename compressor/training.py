@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from compressor import ranks
 from compressor.checkpoint import Checkpoint
 from compressor.compute import Compute
 from compressor.distill import FeaturePairs, teacher_answers
@@ -163,7 +164,15 @@ class _Trainer:
         self._choice.load_state_dict(state["choice"])
 
     def _scores(self) -> Tensor:
-        return image_scores(self.model, self.images.validation(), self.compute, self.objective)
+        """Of all validation images, which processes judge batch by batch in turns, shape (N,)."""
+        parts = [torch.zeros(0, dtype=torch.float64)]
+        for number, batch in enumerate(self.images.validation()):
+            if number % ranks.count() == ranks.rank():
+                scores = image_scores(self.model, [batch], self.compute, self.objective)
+            else:
+                scores = torch.zeros(len(batch[1]))
+            parts.append(scores.double())
+        return ranks.added(torch.cat(parts))
 
     def _train(self, epoch: int, rate_factor: float) -> float:
         self.model.train()
@@ -171,7 +180,9 @@ class _Trainer:
         total = steps * self.recipe.epochs
         loss_sum = 0.0
         with nullcontext() if self.features is None else self.features:
-            for step, (x, labels) in enumerate(self.images.train(epoch)):
+            batches = self.images.train(epoch)
+            ranks.own_random()
+            for step, (x, labels) in enumerate(batches):
                 done = epoch * steps + step
                 set_rate(self.optimizer, self.recipe.rate(done / total) * rate_factor)
                 loss_sum += finite_loss(self._step(x, labels))
@@ -180,20 +191,22 @@ class _Trainer:
         return loss_sum / steps
 
     def _step(self, x: Tensor, labels: Tensor) -> float:
-        """Take one step on a batch; return its loss."""
-        x, labels = self.compute.images(x), labels.to(self.compute.device)
+        """Take one step on a batch, with one's own share of it; return its loss."""
+        share = ranks.share(len(x))
+        x, labels = self.compute.images(share.of(x)), share.of(labels).to(self.compute.device)
         with self.compute.arithmetic():
             answers = teacher_answers(self.teacher, x)
             outputs = self.model(x)
-        loss = self.objective.losses(outputs, labels, answers, self.recipe).mean()
+        loss = share.mean(self.objective.losses(outputs, labels, answers, self.recipe))
         if self.features is not None:
-            loss = loss + self.recipe.attention * self.features.losses().mean()
+            loss = loss + self.recipe.attention * share.mean(self.features.losses())
         self.optimizer.zero_grad()
         loss.backward()
+        mean_loss = ranks.add_up(self.model, loss)
         if self.recipe.gradient_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.gradient_norm)
         self.optimizer.step()
-        return float(loss.detach())
+        return mean_loss
 
 
 def evaluate(

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from compressor import ranks
 from compressor.cost import as_tensor
 from compressor.decore.agents import Agents
 from compressor.decore.outcome import Outcome
@@ -159,31 +160,38 @@ class _AgentTraining:
         return max(1, self._task.images.steps_per_epoch // _CUTS_PER_EPOCH)
 
     def _try(self, actions: Tensor, x: Tensor, labels: Tensor) -> Outcome:
-        """Run one batch under sampled actions and train the weights on it."""
+        """Run one batch under sampled actions and train the weights on it.
+
+        Every process draws all actions and runs its own images; the outcome is that of the batch.
+        """
         recipe, compute, objective = self._task.recipe, self._task.compute, self._task.objective
-        mask = actions.to(compute.device, torch.float32).requires_grad_()
-        taught = math.ceil(len(x) * _TAUGHT_SHARE)
+        share, taught = ranks.share(len(x)), math.ceil(len(x) * _TAUGHT_SHARE)
+        x, labels = share.of(x), share.of(labels)
+        mask = share.of(actions).to(compute.device, torch.float32).requires_grad_()
+        own_taught = share.first(taught)
         model, classes = self.left.model, torch.from_numpy(self.left.classes).to(mask.device)
         model.train()
         masks = ChannelMasks(model, self.left.graph, with_means=self._with_means)
         with masks, compute.arithmetic():
             answers = teacher_answers(self._task.teacher, x)
-            masks.set(mask[:, classes], taught)
+            masks.set(mask[:, classes], own_taught, share)
             outputs = model(x)
         losses = objective.losses(outputs, labels, answers, recipe)
         self._optimizer.zero_grad()
-        losses.mean().backward()
+        loss = share.mean(losses)
+        loss.backward()
+        ranks.add_up(model, loss)
         self._optimizer.step()
         reference = torch.zeros_like(losses)
         if answers is not None:
             reference = objective.losses(answers, labels, answers, recipe)
-        gradients = torch.zeros_like(mask) if mask.grad is None else mask.grad * len(x)
+        gradients = torch.zeros_like(mask) if mask.grad is None else mask.grad * share.divisor
         return Outcome(
             actions=actions,
-            losses=losses.detach().cpu(),
-            reference_losses=reference.cpu(),
-            scores=objective.scores(outputs, labels).cpu(),
-            mask_gradients=gradients[:taught].cpu(),
+            losses=share.union(losses.detach().cpu()),
+            reference_losses=share.union(reference.cpu()),
+            scores=share.union(objective.scores(outputs, labels).cpu()),
+            mask_gradients=share.union(gradients[:own_taught].cpu(), taught),
         )
 
     def _cut_what_is_certain(self, probabilities: Tensor) -> None:

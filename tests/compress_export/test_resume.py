@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,17 @@ from tiny_jobs import NETWORK, QUICK, Ended, in_a_process, run_here
 LIMIT_S = 900  # only a hang takes that long, also on a busy machine
 
 
-def start_and_wait(out: Path, awaited: Path, *arguments: str | Path) -> subprocess.Popen[str]:
-    """Start a job in a process of its own and return when a file of it exists."""
+def start_and_wait(
+    out: Path, awaited: Path, *arguments: str | Path, before: Sequence[str] = ()
+) -> subprocess.Popen[str]:
+    """Start a job in a process of its own and return when a file of it exists.
+
+    Args:
+        before: a module that starts it, with options.
+    """
     command, environment = in_a_process(out, *arguments)
+    if before:
+        command[1:1] = ["-m", *before]
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
