@@ -35,21 +35,22 @@ from compressor.methods.learned import Paper
 from compressor.methods.method import Method, PruneTask
 from compressor.methods.registry import METHODS
 from compressor.methods.rounds import in_rounds
+from compressor.paired import PairedDifference
 from compressor.recalibrate import recalibrate
 from compressor.saved import load_model, save_model
 from compressor.shrink import Shrinking
-from compressor.training import fit
+from compressor.training import fit, image_scores
 from compressor.verify import probe_images
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from compress_export.job import Job
     from compressor.cost import CostName
 
 _RUNG_RATIO = 0.5
 _MAX_RUNGS = 2
-"""Below 0.2 of the MACs, picking the best of many epochs on few validation images misleads."""
+"""Below 0.2 of the MACs, few validation images tell too little."""
 
 AGENTS_FILE = "agents.json"
 """In the folder of a rung, for the report; see docs/report-html.md."""
@@ -128,8 +129,8 @@ def _ladder(job: Job, start: Start, limit: float) -> Pruned | None:
     """Halve the MACs until the accuracy on the validation images gives out."""
     best: Pruned | None = None
     max_drop = job.board.budgets.limits().get("accuracy_drop_points", DEFAULT_MAX_DROP)
-    # One image more or less must not decide where there are few.
-    allowed = max(max_drop * _DROP_MARGIN, 100 / len(job.task.data.validation))
+    allowed = max_drop * _DROP_MARGIN
+    scores_before = _validation_scores(job, job.baseline)
     for rung in range(1, _MAX_RUNGS + 1):
         if best is not None:
             start = Start.of(best.model, job)
@@ -140,17 +141,32 @@ def _ladder(job: Job, start: Start, limit: float) -> Pruned | None:
         except TargetError as error:
             job.log.say(f"rung {rung}: {error}")
             break
-        drop = (job.baseline_score - found.validation_score) * 100
-        accepted = drop <= allowed + 1e-9
+        drop = PairedDifference.of(scores_before, _validation_scores(job, found.model))
+        accepted = may_be_within(drop, allowed)
         job.log.say(
             f"rung {rung}: validation {job.task.objective.metric_name} "
-            f"{found.validation_score:.4f}, {drop:+.2f} points lost, "
-            f"{'within' if accepted else 'beyond'} {allowed:g}"
+            f"{found.validation_score:.4f}, {100 * drop.mean:+.2f} points lost, give or take "
+            f"{100 * drop.standard_error:.2f}, {'within' if accepted else 'beyond'} {allowed:g}"
         )
         if not accepted:
             break
         best, limit = found, limit * _RUNG_RATIO
     return best
+
+
+def may_be_within(drop: PairedDifference, allowed_points: float) -> bool:
+    """Whether a drop is allowed, give or take its error: an image or two must not decide where
+    there are few.
+    """
+    return 100 * (drop.mean - drop.standard_error) <= allowed_points + 1e-9
+
+
+def _validation_scores(job: Job, model: nn.Module) -> Tensor:
+    task = job.task
+    batches = task.images("finetune").validation()
+    scores = image_scores(model, batches, task.compute, task.objective)
+    model.cpu()
+    return scores
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,19 @@
 """Which epoch's weights a training leaves: the latest that isn't clearly worse than the best.
 
 The epoch with the highest score on few validation images is a lucky one, often from before the
-learning rate came down: of 55 epochs one is right on all of 144 images by chance. The same images
-judge all epochs, so that their difference is known better than either score.
+learning rate came down: of 55 epochs one is right on all of 144 images by chance.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from compressor.paired import PairedDifference
 
 _STANDARD_ERRORS = 2.0
 """Of the mean difference to the best epoch, image by image: how much worse still passes."""
@@ -62,8 +62,5 @@ def clearly_above(one: Tensor, other: Tensor) -> bool:
     Args:
         one, other: of the same images, shape (N,).
     """
-    differences = one - other
-    if len(differences) < 2:
-        return bool(differences.sum() > 0)
-    error = float(differences.std()) / math.sqrt(len(differences))
-    return float(differences.mean()) > _STANDARD_ERRORS * error
+    difference = PairedDifference.of(one, other)
+    return difference.mean > _STANDARD_ERRORS * difference.standard_error

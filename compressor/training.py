@@ -28,6 +28,7 @@ __all__ = [
     "evaluate",
     "fit",
     "image_losses",
+    "image_scores",
     "predictions",
     "set_rate",
     "sgd",

@@ -1,9 +1,9 @@
 """INT8 files of at most 96 KiB: `python -m benchmarks.pruning.tiny`.
 
 Trains a ResNet-8 of MLPerf Tiny's form on the training images that all networks here see, one per
-seed, keeps the epoch that the validation images choose, and exports it to INT8 TFLite as the product
-does. `--against RUN ...` exports slimmed networks of `benchmarks.pruning.compare` in the same way.
-Test accuracy of the float network and of the file go to results/pruning/tiny.jsonl.
+seed, keeps the epoch that the validation images choose, and exports it to INT8 TFLite as the
+product does. `--against RUN ...` exports slimmed networks of `benchmarks.pruning.compare` in the
+same way. Test accuracy of the float network and of the file go to results/pruning/tiny.jsonl.
 
 An interrupted training goes on from its last epoch; finished rows are skipped. The files stay in
 WORK/files/NAME.
