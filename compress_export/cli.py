@@ -17,6 +17,7 @@ from compress_export.commands.gate import gate
 from compress_export.commands.report import report
 from compress_export.commands.reproduce import reproduce
 from compress_export.commands.sign import sign
+from compress_export.commands.sweep import sweep
 from compress_export.launch import by_torchrun, is_first
 from compress_export.run_action import run_action
 from compressor.methods.catalogue import CATALOGUE
@@ -420,6 +421,7 @@ app.command("gate")(gate)
 app.command("report")(report)
 app.command("reproduce")(reproduce)
 app.command("sign")(sign)
+app.command("sweep")(sweep)
 
 
 def _compress(given: dict[str, Any]) -> int:

@@ -58,9 +58,9 @@ def read_fleet_file(path: Path) -> list[str]:
 
     Raises UsageError where it holds anything else.
     """
-    content = _read_mapping(path, "--fleet", "'boards:' and a list")
+    content = read_mapping(path, "--fleet", "'boards:' and a list")
     known = {"boards"}
-    problems = [_unknown_key(str(key), known) for key in content if key not in known]
+    problems = [unknown_key(str(key), known) for key in content if key not in known]
     boards = content.get("boards")
     if not problems and not (isinstance(boards, list) and boards):
         problems = ["boards: must be a list of names or paths, as in [jetson, boards/mine.yaml]"]
@@ -78,10 +78,12 @@ def read_job_file(path: Path) -> dict[str, Any]:
     Paths in the file are relative to the working directory, like those on the command line.
     Raises UsageError where the file cannot be read, is not a mapping or has unknown keys.
     """
-    return _known_keys(_read_mapping(path, "--config", "options as 'name: value' lines"), path)
+    content = read_mapping(path, "--config", "options as 'name: value' lines")
+    return known_options(content, f"--config {path}")
 
 
-def _read_mapping(path: Path, option: str, wanted: str) -> Mapping[object, Any]:
+def read_mapping(path: Path, option: str, wanted: str) -> Mapping[object, Any]:
+    """What a YAML file holds. Raises UsageError, beginning with `option`, unless it is `wanted`."""
     try:
         content = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -98,24 +100,26 @@ def _read_mapping(path: Path, option: str, wanted: str) -> Mapping[object, Any]:
     return content
 
 
-def _known_keys(content: Mapping[object, Any], path: Path) -> dict[str, Any]:
+def known_options(content: Mapping[object, Any], origin: str) -> dict[str, Any]:
+    """Options of a mapping by field name. Raises UsageError that begins with `origin`."""
     allowed = JobOptions.model_fields.keys() - {"config"}
     found: dict[str, Any] = {}
     problems = []
     for key, value in content.items():
         name = str(key).replace("-", "_")
         if name not in allowed:
-            problems.append(_unknown_key(str(key), allowed))
+            problems.append(unknown_key(str(key), allowed))
         elif name in found:
             problems.append(f"{name!r} is there twice (dashes and underscores are the same)")
         elif value is not None:
             found[name] = value
     if problems:
-        raise UsageError(f"--config {path}: {'; '.join(problems)}")
+        raise UsageError(f"{origin}: {'; '.join(problems)}")
     return found
 
 
-def _unknown_key(key: str, allowed: set[str]) -> str:
+def unknown_key(key: str, allowed: set[str]) -> str:
+    """One line about an unknown name, with the nearest known one."""
     known = sorted(name.replace("_", "-") for name in allowed)
     close = difflib.get_close_matches(key.replace("_", "-"), known, n=1, cutoff=0.5)
     if close:

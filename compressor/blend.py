@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from compressor.ranks import Share, added
+from compressor import ranks
 
 _IMAGES, _VALUES = 16, 4096
 """A channel's mean is taken over at least so many images and values of a batch, where it has
@@ -40,7 +40,7 @@ def blend(
     return result
 
 
-def channel_means(x: Tensor, axis: int, share: Share | None = None) -> Tensor:
+def channel_means(x: Tensor, axis: int, share: ranks.Share | None = None) -> Tensor:
     """Return the mean of every channel over the first images of a batch, without gradient.
 
     Args:
@@ -55,8 +55,8 @@ def channel_means(x: Tensor, axis: int, share: Share | None = None) -> Tensor:
     others = [i for i in range(x.dim()) if i != axis % x.dim()]
     if share is None or share.parts == 1:
         return x.detach()[:images].mean(dim=others, keepdim=True)
-    own = x.detach()[: share.first(images)]
-    sums = added(own.to(torch.promote_types(x.dtype, torch.float32)).sum(others, keepdim=True))
+    own = x.detach()[: share.first(images)].to(torch.promote_types(x.dtype, torch.float32))
+    sums = ranks.added(own.sum(others, keepdim=True))
     return (sums / (min(images, share.images) * per_image)).to(x.dtype)
 
 

@@ -145,7 +145,7 @@ def read_setup_cfg() -> ConfigParser:
 def test_every_library_that_is_imported_is_a_requirement() -> None:
     setup = read_setup_cfg()
     extras = setup["options.extras_require"]
-    optional = [extras[name] for name in ("tflite-runtime", "timm", "signing")]
+    optional = [extras[name] for name in ("tflite-runtime", "timm", "signing", "sweep")]
     lines = "\n".join([setup["options"]["install_requires"], *optional])
     required = {
         re.split(r"[<>=;\s]", line, maxsplit=1)[0].lower().replace("_", "-")
