@@ -75,7 +75,7 @@ def bounded_pads(path: Path, ranges: Mapping[str, Mapping[str, np.ndarray]]) -> 
         inside, _, border = (graph.tensors[int(index)] for index in operator.inputs)
         value = np.frombuffer(bytes(graph.model.buffers[border.buffer].data), np.float32)
         if np.isneginf(value).all():
-            low = np.asarray(ranges[inside.name.decode()]["min"], np.float32)
+            low = np.atleast_1d(ranges[inside.name.decode()]["min"])
             border.buffer = len(graph.model.buffers)
             graph.model.buffers.append(type(graph.model.buffers[0])(low.view(np.uint8)))
             changed = True
