@@ -71,7 +71,7 @@ def latency_tables(
         bench = _Bench(board, file_format, precision, threads)
         cache = LatencyCache(folder, bench.identity, say)
         bench.measure(wanted, cache, say)
-        return cache.milliseconds
+        return {name: float(ms) for name, ms in cache.milliseconds.items()}
 
     tables = []
     for file_format in formats:

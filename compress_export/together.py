@@ -40,14 +40,16 @@ def compress_together(options: JobOptions, console: Console) -> int:
         PeerLostError: another process has ended; otherwise like `pipeline.compress`.
     """
     from compress_export.job import open_job
-    from compress_export.pipeline import run_stages, train
+    from compress_export.pipeline import compress, run_stages, train
     from compressor import ranks
 
+    if options.stages == ("bench",):  # nothing to train
+        return int(compress(options, console).exit_code) if is_first() else ExitCode.PASSED
     with ExitStack() as stack:
         stack.enter_context(ranks.joined())
         over = ranks.from_first(lambda: _over(options))
-        if over is not None or (options.stages == ("bench",) and not is_first()):
-            return over if over is not None and is_first() else ExitCode.PASSED
+        if over is not None:
+            return over if is_first() else ExitCode.PASSED
         if is_first():
             options = _going_on(options)
         else:
@@ -58,7 +60,8 @@ def compress_together(options: JobOptions, console: Console) -> int:
         job = stack.enter_context(open_job(options, console))
         _hand_out(job.folder.run)
         if is_first():
-            job.log.say(f"{ranks.count()} processes train together")
+            if ranks.count() > 1:
+                job.log.say(f"{ranks.count()} processes train together")
             return int(run_stages(job).exit_code)
         train(job)
         return ExitCode.PASSED
