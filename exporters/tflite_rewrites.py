@@ -24,6 +24,8 @@ def rewritten_for_tflite() -> TorchFunctionMode:
       quantized.
     - An image expanded to another's size is a sum with zeros, which costs nothing in the file: the
       converter turns axes of one of the two factors behind it and not of the other.
+    - Attention whose heads share keys and values (MobileNetV4) is written out: the converter's own
+      form of it computes something else.
     """
     import torch
     from torch.nn import functional as F
@@ -34,6 +36,7 @@ def rewritten_for_tflite() -> TorchFunctionMode:
         torch.Tensor.__getitem__: (_skips_pixels, _thinned),
         F.adaptive_avg_pool2d: (_has_uneven_bins, _pooled),
         torch.Tensor.expand_as: (_are_images, _expanded),
+        F.scaled_dot_product_attention: (_shares_keys, _attended),
     }
 
     class Mode(TorchFunctionMode):
@@ -94,6 +97,30 @@ def _are_images(input: Tensor, other: Tensor) -> bool:
 def _expanded(input: Tensor, other: Tensor) -> Tensor:
     """Broadcast to the shape of `other`, [N, C, H, W]."""
     return input + input.new_zeros(other.shape)
+
+
+def _shares_keys(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **_: object,
+) -> bool:
+    plain = attn_mask is None and not dropout_p and not is_causal
+    return plain and query.shape[:-2] != key.shape[:-2]
+
+
+def _attended(
+    query: Tensor, key: Tensor, value: Tensor, *_: object, scale: float | None = None, **__: object
+) -> Tensor:
+    """softmax(query @ key.T * scale) @ value.
+
+    Shapes [..., L, E], [..., S, E] and [..., S, V] become [..., L, V].
+    """
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    return ((query * factor) @ key.transpose(-2, -1)).softmax(-1) @ value
 
 
 def _has_uneven_bins(input: Tensor, output_size: Any) -> bool:

@@ -70,7 +70,22 @@ def class_token(network: nn.Module, x: Tensor) -> Tensor:
     return torch.cat([token, tokens], 1).transpose(1, 2)[..., None]
 
 
-PIECES = (scaled_linear, product_of_activations, linear_attention, expanded_context, class_token)
+def shared_keys(network: nn.Module, x: Tensor) -> Tensor:
+    """Two heads of queries on one head of keys and values (MobileNetV4)."""
+    queries = x[:, :WIDTH].unflatten(1, (2, -1)).flatten(3).transpose(2, 3)
+    key, value = (part.flatten(2).transpose(1, 2)[:, None] for part in x[:, WIDTH:].chunk(4, 1)[:2])
+    found = F.scaled_dot_product_attention(30 * queries, key, value)
+    return found.transpose(2, 3).reshape(x.shape[0], WIDTH, *x.shape[2:])
+
+
+PIECES = (
+    scaled_linear,
+    product_of_activations,
+    linear_attention,
+    expanded_context,
+    class_token,
+    shared_keys,
+)
 
 
 @pytest.fixture(scope="module", params=PIECES, ids=lambda piece: piece.__name__)

@@ -99,6 +99,28 @@ def test_pooling_keeps_its_values(height: int, width: int, rows: int, columns: i
         torch.testing.assert_close(nn.AdaptiveAvgPool2d(7)(x), seven)
 
 
+@given(st.integers(1, 3), st.booleans(), st.sampled_from([None, 0.3]))
+def test_attention_keeps_its_values(heads: int, shared: bool, scale: float | None) -> None:
+    query = torch.randn(2, heads, 5, 4)
+    key, value = (torch.randn(2, 1 if shared else heads, 6, 4) for _ in range(2))
+    mask = torch.rand(5, 6) > 0.3
+    mask[:, 0] = True
+    plain = F.scaled_dot_product_attention(query, key, value, scale=scale)
+    masked = F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
+    with rewritten_for_tflite():
+        found = F.scaled_dot_product_attention(query, key, value, scale=scale)
+        torch.testing.assert_close(found, plain)
+        found = F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
+        torch.testing.assert_close(found, masked)
+
+
+def test_expanding_keeps_its_values() -> None:
+    image, other = torch.randn(2, 3, 4, 1), torch.randn(2, 3, 4, 5)
+    with rewritten_for_tflite():
+        assert torch.equal(image.expand_as(other), image.expand(2, 3, 4, 5))
+        assert torch.equal(image[0].expand_as(other[0]), image[0].expand(3, 4, 5))
+
+
 def test_uneven_pooling_can_be_quantized(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(
