@@ -21,7 +21,12 @@ from exporters.onnx_qdq import (
     place_for_onnxruntime,
     place_for_tensorrt,
 )
-from exporters.onnx_tidy import compact, raise_opset, strip_domains
+from exporters.onnx_tidy import (
+    compact,
+    raise_opset,
+    rename_ambiguous_constants,
+    strip_domains,
+)
 from exporters.quiet import quiet_step
 
 if TYPE_CHECKING:
@@ -57,6 +62,7 @@ def export_int8_onnx(
         ExportError: onnxruntime's quantizer failed.
     """
     source = read_model(float_path)
+    rename_ambiguous_constants(source)
     if activation_bits == 16:
         with quiet_step("raise the opset of the ONNX model"):
             source = raise_opset(source, SIXTEEN_BIT_OPSET)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from string import digits
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -220,3 +221,19 @@ def constant_arrays(model: onnx.ModelProto) -> dict[str, np.ndarray]:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             arrays[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
     return arrays
+
+
+def rename_ambiguous_constants(model: onnx.ModelProto) -> None:
+    """Rename constants whose name and a number is another tensor's name, in place.
+
+    onnxruntime's quantizer gives every layer its own copy of a bias that several share, and calls
+    the copies by its name and a number; it doesn't look whether val_12's ninth copy is val_129.
+    """
+    tensors = {name for node in model.graph.node for name in (*node.input, *node.output)}
+    stems = {name[:end] for name in tensors for end in range(len(name.rstrip(digits)), len(name))}
+    renamed = {c.name: f"{c.name}_shared" for c in model.graph.initializer if c.name in stems}
+    for constant in model.graph.initializer:
+        constant.name = renamed.get(constant.name, constant.name)
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = renamed.get(name, name)
