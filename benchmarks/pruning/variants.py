@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from benchmarks.pruning.peer_forms import Form
 from benchmarks.pruning.peer_training import sparse_train
 from benchmarks.pruning.peers import PEERS, Schedule, prune_with_peer
 from compressor.cost import as_tensor
-from compressor.decore.agents import BudgetSettings
+from compressor.decore.agents import BudgetSettings, cost_gradient
 from compressor.methods.catalogue import CATALOGUE
-from compressor.methods.learned import Decore
+from compressor.methods.learned import Decore, taylor_prior
 from compressor.methods.method import Method, PruneTask
 from compressor.methods.one_shot import globally, taylor
 from compressor.methods.registry import METHODS
@@ -51,9 +52,32 @@ def _ours(method: Method) -> Callable[[PruneTask], nn.Module]:
     return prune
 
 
-def _agents(*, steps: bool = True, means: bool = True, **settings: Any) -> Variant:
-    method = Decore(BudgetSettings(**settings), agents_of_steps=steps, with_means=means)
+def _agents(
+    *, steps: bool = True, means: bool = True, levelling: float = 0.0, **settings: Any
+) -> Variant:
+    method = Decore(
+        BudgetSettings(**settings),
+        agents_of_steps=steps,
+        with_means=means,
+        prior=partial(_levelled, levelling=levelling),
+    )
     return Variant(_ours(method), searches=True)
+
+
+def _levelled(task: PruneTask, with_means: bool, levelling: float) -> Tensor:
+    """The Taylor prior, divided by a power of its geometric mean per cost in each group.
+
+    At 1 all groups are worth the same on average, so that similar shares of each stay.
+    """
+    prior = taylor_prior(task, with_means)
+    price = cost_gradient(task.limits, as_tensor(task.graph.all_kept()))
+    logs = (prior / price).clamp_min(torch.finfo(prior.dtype).tiny).log()
+    for group in task.graph.groups:
+        classes = torch.as_tensor(group.classes)
+        alive = classes[prior[classes] > 0]
+        if len(alive):
+            prior[alive] *= (-levelling * logs[alive].mean()).exp()
+    return prior
 
 
 _METHODS: dict[str, Variant] = {
@@ -81,6 +105,8 @@ _SETTINGS = {
     "decore:fast": _agents(policy_rate=0.02),
     "decore:soft": _agents(first_temperature=0.5, last_temperature=0.1),
     "decore:sharp": _agents(first_temperature=0.1, last_temperature=0.02),
+    "decore:half-level": _agents(levelling=0.5),
+    "decore:level": _agents(levelling=1.0),
     "taylor:rounds": Variant(_ours(in_rounds(METHODS["taylor"], 12)), searches=True),
     "taylor:means": Variant(_ours(globally(partial(taylor, with_means=True))), searches=False),
 }

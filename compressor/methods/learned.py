@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
 
 from compressor.cost import as_tensor
 from compressor.decore.agents import BudgetAgents, BudgetSettings, step_agents
@@ -13,6 +15,23 @@ from compressor.decore.projection import project, thresholded
 from compressor.decore.taylor import taylor_scores
 from compressor.methods.agent_search import search
 from compressor.methods.method import Choice, PruneTask
+
+Prior = Callable[[PruneTask, bool], Tensor]
+"""What the loss is expected to rise by when each class goes, shape (classes,), float64; whether a
+class that goes leaves its means."""
+
+
+def taylor_prior(task: PruneTask, with_means: bool) -> Tensor:
+    """Squared first-order change of the loss (`taylor_scores`)."""
+    start = task.start
+    return taylor_scores(
+        start.model,
+        start.graph,
+        task.images,
+        task.compute,
+        with_means=with_means,
+        objective=task.objective,
+    )
 
 
 @dataclass(frozen=True)
@@ -25,24 +44,18 @@ class Decore:
         with_means: dropped channels give their means while the agents learn, as they do once batch
             norms are recalibrated.
         cut_while_learning: remove channels physically as soon as their agents are certain.
+        prior: what the agents begin with.
     """
 
     settings: BudgetSettings = field(default_factory=BudgetSettings)
     agents_of_steps: bool = True
     with_means: bool = True
     cut_while_learning: bool = True
+    prior: Prior = taylor_prior
 
     def __call__(self, task: PruneTask) -> Choice:
-        """Search from a Taylor prior; round what the agents want to the runtime's steps."""
-        start = task.start
-        prior = taylor_scores(
-            start.model,
-            start.graph,
-            task.images,
-            task.compute,
-            with_means=self.with_means,
-            objective=task.objective,
-        )
+        """Search from a prior; round what the agents want to the runtime's steps."""
+        prior = self.prior(task, self.with_means)
         agent_of = None
         if self.agents_of_steps:
             agent_of = step_agents(prior.numpy(), task.graph, task.channel_step)
