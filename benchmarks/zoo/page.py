@@ -154,6 +154,8 @@ def files_table(rows: Sequence[Row]) -> str:
 
 def failures(rows: Sequence[Row]) -> str:
     """One line for each stage that a network didn't get through."""
+    if rows and not any(row["errors"] for row in rows):
+        return "Nothing."
     return _rows(
         ["Network", "Stage", "Reason"],
         (
