@@ -43,7 +43,7 @@ class EpochChoice:
         if not self.weights or scores.mean() >= self._highest.mean():
             self._highest = scores
         if not clearly_above(self._highest, scores):
-            self.score = float(scores.mean())
+            self.score = float(scores.sum()) / max(len(scores), 1)
             self.weights = {name: value.clone() for name, value in model.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:

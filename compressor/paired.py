@@ -17,6 +17,8 @@ class PairedDifference:
     Attributes:
         mean: of the first network's scores less the second's.
         standard_error: of that mean; 0 for a single image.
+
+    Without images both are 0: nothing tells the networks apart.
     """
 
     mean: float
@@ -24,8 +26,8 @@ class PairedDifference:
 
     @classmethod
     def of(cls, one: Tensor, other: Tensor) -> PairedDifference:
-        """Compare scores of the same images in the same order, shape (N,) with N >= 1."""
+        """Compare scores of the same images in the same order, shape (N,)."""
         differences = one.double() - other.double()
-        count = len(differences)
+        count = max(len(differences), 1)
         spread = float(differences.std()) if count > 1 else 0.0
-        return cls(float(differences.mean()), spread / math.sqrt(count))
+        return cls(float(differences.sum()) / count, spread / math.sqrt(count))

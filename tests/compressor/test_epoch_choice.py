@@ -76,3 +76,7 @@ def test_a_steady_loss_ends_at_the_best() -> None:
     """Differences that are the same on all images have no error at all."""
     levels = [0.3, 0.9, 0.8, 0.7]
     assert chosen_of([torch.full((50,), level) for level in levels])[0] == 1
+
+
+def test_without_images_the_last_epoch_counts() -> None:
+    assert chosen_of([torch.zeros(0)] * 3) == (2, 0.0)
