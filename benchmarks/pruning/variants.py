@@ -16,11 +16,12 @@ from benchmarks.pruning.peers import PEERS, Schedule, prune_with_peer
 from compressor.cost import as_tensor
 from compressor.decore.agents import BudgetSettings, cost_gradient
 from compressor.methods.catalogue import CATALOGUE
-from compressor.methods.learned import Decore, taylor_prior
+from compressor.methods.learned import Decore
 from compressor.methods.method import Method, PruneTask
 from compressor.methods.one_shot import globally, taylor
 from compressor.methods.registry import METHODS
 from compressor.methods.rounds import in_rounds
+from compressor.methods.scores import taylor_prior
 from compressor.verify import probe_images
 
 

@@ -12,26 +12,13 @@ from compressor.cost import as_tensor
 from compressor.decore.agents import BudgetAgents, BudgetSettings, step_agents
 from compressor.decore.paper import DEFAULT_PENALTY, PaperAgents
 from compressor.decore.projection import project, thresholded
-from compressor.decore.taylor import taylor_scores
 from compressor.methods.agent_search import search
 from compressor.methods.method import Choice, PruneTask
+from compressor.methods.scores import taylor_prior
 
 Prior = Callable[[PruneTask, bool], Tensor]
 """What the loss is expected to rise by when each class goes, shape (classes,), float64; whether a
 class that goes leaves its means."""
-
-
-def taylor_prior(task: PruneTask, with_means: bool) -> Tensor:
-    """Squared first-order change of the loss (`taylor_scores`)."""
-    start = task.start
-    return taylor_scores(
-        start.model,
-        start.graph,
-        task.images,
-        task.compute,
-        with_means=with_means,
-        objective=task.objective,
-    )
 
 
 @dataclass(frozen=True)

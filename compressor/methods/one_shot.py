@@ -11,10 +11,9 @@ from torch import Tensor
 
 from compressor.decore.agents import cost_gradient
 from compressor.decore.projection import project
-from compressor.decore.taylor import taylor_scores
 from compressor.graph import ChannelGraph
 from compressor.methods.method import Choice, Method, PruneTask
-from compressor.methods.scores import norm_scales, weight_norms
+from compressor.methods.scores import norm_scales, taylor_prior, weight_norms
 
 Score = NDArray[np.float64]
 
@@ -41,14 +40,7 @@ def norm_scale(task: PruneTask) -> Tensor:
 def taylor(task: PruneTask, *, with_means: bool = False) -> Tensor:
     """Squared first-order change of the loss, per unit of the binding cost."""
     start = task.start
-    scores = taylor_scores(
-        start.model,
-        start.graph,
-        task.images,
-        task.compute,
-        with_means=with_means,
-        objective=task.objective,
-    )
+    scores = taylor_prior(task, with_means)
     there = torch.zeros(task.graph.class_count, dtype=torch.float64)
     there[torch.from_numpy(start.classes)] = 1.0
     return scores / cost_gradient(task.limits, there)[torch.from_numpy(start.classes)]

@@ -1,4 +1,4 @@
-"""How important each class of channels is, by what can be read off the weights.
+"""How important each class of channels is, by its weights or by what the loss does without it.
 
 A class may stand for channels of several layers (a residual stream); its score joins all slices of
 the weights that make or normalize them.
@@ -9,8 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from compressor.decore.taylor import taylor_scores
 from compressor.graph import ChannelGraph
 from compressor.graph.channel_graph import AxisSlice
+from compressor.methods.method import PruneTask
 
 
 def weight_norms(model: nn.Module, graph: ChannelGraph, order: int) -> Tensor:
@@ -56,6 +58,19 @@ def norm_slices(model: nn.Module, graph: ChannelGraph) -> list[tuple[AxisSlice, 
         if cut.tensor == "weight"
         and isinstance(module := model.get_submodule(cut.module), nn.modules.batchnorm._BatchNorm)
     ]
+
+
+def taylor_prior(task: PruneTask, with_means: bool) -> Tensor:
+    """Squared first-order change of the loss, shape (start.graph.class_count,), `taylor_scores`."""
+    start = task.start
+    return taylor_scores(
+        start.model,
+        start.graph,
+        task.images,
+        task.compute,
+        with_means=with_means,
+        objective=task.objective,
+    )
 
 
 def _producing_weights(model: nn.Module, graph: ChannelGraph) -> list[tuple[AxisSlice, Tensor]]:
