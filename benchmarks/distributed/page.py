@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.pruning.page.markdown import fill, table
 from benchmarks.pruning.results import rows
+from compress_export.html_report.tradeoff import Point, pareto
 
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "distributed.jsonl"
@@ -107,10 +108,15 @@ def _sweep(sweeps: Rows, trials: Rows) -> str:
         return _NONE
     last = sweeps[-1]
     latest = {row["name"]: row for row in trials}
+    points = [
+        Point(number, name, "onnx", row["size_bytes"], row["top1"], shipped=True)
+        for number, (name, row) in enumerate(latest.items())
+    ]
+    front = {point.name for point in pareto(points)}
     body = [
         (name, row["verdict"], f"{row['size_bytes'] / 2**10:.1f}", f"{100 * row['top1']:.2f}",
          f"{100 * (row['baseline_top1'] - row['top1']):.2f}",
-         "front" if _on_front(row, list(latest.values())) else "")
+         "front" if name in front else "")
         for name, row in latest.items()
     ]  # fmt: skip
     header = ("Trial", "Verdict", "INT8 ONNX KiB", "top-1 %", "Lost, points", "Size and accuracy")
@@ -119,13 +125,6 @@ def _sweep(sweeps: Rows, trials: Rows) -> str:
         f"`{last['killed']}` was killed, and the trial {last['killed_resumed']}.\n\n"
         f"{table(header, body, text_columns=2)}"
     )
-
-
-def _on_front(row: dict[str, Any], others: Rows) -> bool:
-    """Whether no other trial is at least as good in both, and better in one."""
-    mine = (-row["size_bytes"], row["top1"])
-    rivals = [(-other["size_bytes"], other["top1"]) for other in others]
-    return not any(r != mine and r[0] >= mine[0] and r[1] >= mine[1] for r in rivals)
 
 
 def main() -> None:
