@@ -43,7 +43,7 @@ class EpochChoice:
         if not self.weights or scores.mean() >= self._highest.mean():
             self._highest = scores
         if not clearly_above(self._highest, scores):
-            self.score = float(scores.sum()) / max(len(scores), 1)
+            self.score = mean_score(scores)
             self.weights = {name: value.clone() for name, value in model.state_dict().items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -54,6 +54,11 @@ class EpochChoice:
         """Go back to a saved state."""
         self._highest, self.score = state["highest"], state["score"]
         self.weights = state["weights"]
+
+
+def mean_score(scores: Tensor) -> float:
+    """Return the mean over images, shape (N,); 0 without any."""
+    return float(scores.double().sum()) / max(len(scores), 1)
 
 
 def clearly_above(one: Tensor, other: Tensor) -> bool:

@@ -14,7 +14,7 @@ from compressor import ranks
 from compressor.checkpoint import Checkpoint
 from compressor.compute import Compute
 from compressor.distill import FeaturePairs, teacher_answers
-from compressor.epoch_choice import EpochChoice
+from compressor.epoch_choice import EpochChoice, mean_score
 from compressor.epochs import finite_loss, run_epochs
 from compressor.losses import image_losses
 from compressor.objective import CLASSIFICATION, Objective
@@ -147,8 +147,7 @@ class _Trainer:
         loss = self._train(epoch, rate_factor)
         scores = self._scores()
         choice.offer(self.model, scores)
-        score = float(scores.double().mean())
-        return {"loss": loss, f"validation_{self.objective.score_key}": score}
+        return {"loss": loss, f"validation_{self.objective.score_key}": mean_score(scores)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return weights, optimizer and the choice among the epochs so far."""
@@ -217,8 +216,7 @@ def evaluate(
     objective: Objective = CLASSIFICATION,
 ) -> float:
     """Return the mean score (top-1 by default) as a fraction, in float32 and eval mode."""
-    scores = image_scores(model, batches, compute, objective)
-    return float(scores.double().sum()) / max(len(scores), 1)
+    return mean_score(image_scores(model, batches, compute, objective))
 
 
 def image_scores(

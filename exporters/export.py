@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -326,7 +327,7 @@ def _read_back(
             validation,
             expected,
             precision=precision,
-            rounding=lambda: _rounding(job.model, next(iter(validation())), expected[0]),
+            rounding=cache(lambda: _rounding(job.model, next(iter(validation())), expected[0])),
         )
     sides = side_files(path)
     return Exported(
