@@ -1,4 +1,7 @@
-"""Bad networks, weights, losses and metrics: code 2, exactly this line, and nothing left behind."""
+"""Bad networks, weights, losses and metrics: code 2, exactly this line, and nothing left behind.
+
+`docs/cli.md` lists these messages.
+"""
 
 from __future__ import annotations
 
@@ -206,3 +209,9 @@ def test_a_bad_model_is_one_line_and_leaves_nothing(
     assert not re.search("Traceback", ended.said)
     assert [(path, path.read_bytes()) for path in given.iterdir()] == before
     assert list(tmp_path.iterdir()) == [given]
+
+
+def test_the_documentation_has_every_message() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
+    for _, line in BAD.values():
+        assert f"`{line.replace('FOLDER', '/home/ann')}`" in page
