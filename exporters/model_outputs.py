@@ -35,13 +35,13 @@ def flatten_outputs(model: nn.Module, input_shape: tuple[int, int, int]) -> tupl
     if isinstance(example, torch.Tensor):
         return (SINGLE,)
     names = tuple(name for name, _ in _leaves(example))
-    forward = model.forward
 
-    def flat(x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(value for _, value in _leaves(forward(x)))
+    # A hook, not a wrapper, which would put its own name before every layer's; and not a forward on
+    # the instance, which in a copy would still run the original.
+    def flat(module: nn.Module, inputs: Any, found: Any) -> tuple[Tensor, ...]:
+        return tuple(value for _, value in _leaves(found))
 
-    # On the instance, not as a wrapper: a wrapper would put its own name before every layer's.
-    model.forward = flat
+    model.register_forward_hook(flat)
     return names
 
 

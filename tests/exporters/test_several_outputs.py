@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import namedtuple
 
 import numpy as np
@@ -140,6 +141,15 @@ def test_names_of_containers(made, names):
     assert flatten_outputs(model, SHAPE) == names
     outputs = model(torch.zeros(1, *SHAPE))
     assert len(outputs if isinstance(outputs, tuple) else [outputs]) == len(names)
+
+
+def test_a_copy_returns_what_the_copy_computes(unet):
+    model = copy.deepcopy(unet)
+    flatten_outputs(model, SHAPE)
+    changed = copy.deepcopy(model)
+    nn.init.constant_(changed.vector.bias, 1e3)
+    x = torch.zeros(1, *SHAPE)
+    assert changed(x)[2].min() > 900 > model(x)[2].max()
 
 
 def test_what_is_no_tensor_is_refused():
