@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ from compress_export.html_report.words import (
     size_text,
 )
 from compress_export.whole_files import write_whole
+
+_NAMED = 6
+"""So many runs are named with their verdicts in the page's first sentence."""
 
 
 @dataclass(frozen=True)
@@ -83,15 +87,21 @@ def comparison_page(folders: Sequence[Path]) -> str:
     return render(
         "comparison.html.j2",
         title=f"{len(runs)} runs compared",
-        sentence="; ".join(
-            f"{name}: {run.report['verdict']}" for name, run in zip(names, runs, strict=True)
-        ),
+        sentence=_verdicts(runs, names),
         metric=" / ".join(metrics),
         rows=files,
         charts=_charts(files, metrics[0]) if len(metrics) == 1 else [],
         note=_note(runs),
         settings=differing_settings(runs, names),
     )
+
+
+def _verdicts(runs: Sequence[RunFolder], names: Sequence[str]) -> str:
+    """Of each of a few runs; of many, how often each."""
+    verdicts = [str(run.report["verdict"]) for run in runs]
+    if len(runs) <= _NAMED:
+        return "; ".join(": ".join(pair) for pair in zip(names, verdicts, strict=True))
+    return ", ".join(f"{count} {verdict}" for verdict, count in Counter(verdicts).most_common())
 
 
 def run_names(folders: Sequence[Path]) -> list[str]:

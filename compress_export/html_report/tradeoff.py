@@ -29,6 +29,9 @@ _FAR = 30.0
 """A budget so many times beyond all points is an arrow at the border, not a line in the void."""
 
 _HEIGHT = 300
+_LISTED = 8
+"""So many files are named one by one below a picture; of more, those that no other one beats."""
+
 _SIDES = ((0, 10), (0, -10), (11, 4), (-11, 4), (11, -8), (-11, -8), (0, 20), (0, -20))
 """Where the number of a point may stand, in pixels from it, best first."""
 
@@ -191,10 +194,11 @@ def _number(axes: Axes, points: Sequence[Point], axis: Axis) -> None:
 
 
 def _summary(points: Sequence[Point], axis: Axis, metric: str, lowest_score: float | None) -> str:
-    said = [
-        f"{p.name}: {percent_text(p.score)} at {axis.text(p.cost)}" for p in points if p.shipped
-    ]
-    text = f"{metric} of {len(points)} files against {axis.name}. {'; '.join(said)}."
+    named, which = [p for p in points if p.shipped], ""
+    if len(named) > _LISTED:
+        named, which = pareto(named), "Not beaten by any other: "
+    said = "; ".join(f"{p.name}: {percent_text(p.score)} at {axis.text(p.cost)}" for p in named)
+    text = f"{metric} of {len(points)} files against {axis.name}. {which}{said}."
     if axis.limit is not None:
         text += f" The budget is {axis.text(axis.limit)}."
     if lowest_score is not None:

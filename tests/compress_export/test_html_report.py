@@ -321,6 +321,21 @@ def test_a_fleet_is_its_boards_compared(tmp_path: Path, capsys: pytest.CaptureFi
     assert "does not stay inside the folder" in capsys.readouterr().err
 
 
+def test_many_runs_are_counted_and_the_front_is_named(tmp_path: Path) -> None:
+    runs = [write_run(tmp_path / f"run-{n}", evidence=False) for n in range(9)]
+    for number, run in enumerate(runs):
+        report = json.loads((run / "report.json").read_text())
+        for entry in report["artifacts"]:
+            entry["size_bytes"] += 1024 * (number != 4)
+        (run / "report.json").write_text(json.dumps(report))
+    write_comparison(runs, tmp_path / "many.html")
+    text = Parsed(tmp_path / "many.html").text
+    assert f"9 {report['verdict']}" in text
+    summary = text[text.index("files against file size") :]
+    summary = summary[: summary.index("Figures")]
+    assert "Not beaten by any other: run-4:" in summary and "run-5" not in summary
+
+
 def test_a_report_of_another_version_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
