@@ -140,7 +140,7 @@ def _unbound(run: LabelInterpreter, node: fx.Node, result: Any) -> Any:
 
 def _reduced(run: LabelInterpreter, node: fx.Node, result: Any) -> Any:
     """Mean, sum, softmax and the like over some axes."""
-    position = 2 if function_name(node.target) == "norm" else 1
+    position = 2 if function_name(node.target) in _ORDER_BEFORE_AXES else 1
     (labels,) = run.input_labels(node)
     axes = argument(run, node, position, "dim", "axis", default=None)
     if axes is None:
@@ -201,8 +201,8 @@ _RULES: dict[str, FunctionRule] = {
         _pooling,
     ),
     **_table(
-        """mean sum amax amin var std var_mean std_mean softmax log_softmax norm logsumexp cumsum
-        argmax argmin prod any all""",
+        """mean sum amax amin var std var_mean std_mean softmax log_softmax norm linalg_norm
+        linalg_vector_norm logsumexp cumsum argmax argmin prod any all""",
         _reduced,
     ),
     **_table(
@@ -231,6 +231,9 @@ _REASONS = {
         "weights that are used without calling their module",
     ),
 }
+
+_ORDER_BEFORE_AXES = ("norm", "linalg_norm", "linalg_vector_norm")
+"""Norms, whose second argument is their order."""
 
 _APART = (_elementwise, _pooling, _reduced, _squeezed, _normalized)
 

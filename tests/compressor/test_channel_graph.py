@@ -231,6 +231,8 @@ def test_fixed_operator_leaves_the_rest_free() -> None:
         lambda x: x.flatten(2).unsqueeze(-1),
         lambda x: x + x.mean((2, 3), keepdim=True),
         lambda x: x + x.norm(1, (2, 3), keepdim=True),
+        lambda x: x + torch.linalg.vector_norm(x, 1, (2, 3), keepdim=True),
+        lambda x: x + torch.linalg.norm(x, 2, 3, keepdim=True),
         lambda x: x.mean(3, keepdim=True).expand(-1, -1, -1, 8),
         lambda x: x + x.mean(3, keepdim=True).squeeze(3).unsqueeze(3),
         lambda x: x * x.amax((2, 3)).view(x.size(0), x.size(1), 1, 1),

@@ -183,7 +183,7 @@ def test_timed_layers_of_a_network() -> None:
 def test_geometry_of_unusual_layers() -> None:
     model = nn.Sequential(
         nn.Conv2d(3, 8, (3, 5), padding="same"),
-        nn.Conv2d(8, 16, 3, groups=4, dilation=2),
+        nn.Conv2d(8, 16, 3, (2, 1), groups=4, dilation=2),
         nn.ConvTranspose2d(16, 8, 2, stride=2),
         nn.Conv2d(8, 8, 1),
     )
@@ -191,7 +191,7 @@ def test_geometry_of_unusual_layers() -> None:
     first, grouped, transposed = (layers[name].geometry for name in "012")
     assert first is not None and grouped is not None
     assert (first.padding, first.kernel, first.input_size) == ((1, 2), (3, 5), (9, 9))
-    assert (grouped.groups, grouped.dilation) == (4, (2, 2))
+    assert (grouped.groups, grouped.dilation, grouped.stride) == (4, (2, 2), (2, 1))
     assert transposed is None
     timed = {
         layer.name: layer.key
