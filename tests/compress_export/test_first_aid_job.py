@@ -118,3 +118,19 @@ def test_none_leaves_the_files_as_they_are(tmp_path: Path, badly_scaled: Path) -
     assert ended.report["first_aid"] is None
     with pytest.raises(UsageError, match="first-aid"):
         resolve_options({"board": "x86-64", "first_aid": "some"})
+
+
+def test_a_network_that_cant_be_rounded_in_torch_goes_without(
+    tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("it counts its calls")
+
+    monkeypatch.setattr("compressor.quantization.fake.FakeQuantized.__init__", refuse)
+    words = "--board x86-64 --formats onnx --stages quantize,bench"
+    ended = run_here(tmp_path / "out", *NETWORK, *QUICK, "--weights", trained, *words.split())
+    assert ended.code == 0, ended.complained
+    warning = "no first aid: the network can't be rounded in torch: it counts its calls"
+    assert warning in ended.report["warnings"]
+    assert ended.report["first_aid"] is None
+    assert (tmp_path / "out" / "bundle" / "baseline.int8.onnx").is_file()
