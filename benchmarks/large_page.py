@@ -110,7 +110,7 @@ def _memory(rows: Sequence[Row], lines: Mapping[str, Slope]) -> str:
         "Weights, GB", "Stage", "Anonymous, GB", "Resident, GB", "Processor, s", "Wall, s",
     )  # fmt: skip
     fitted = [
-        (stage, f"{line.memory:.2f}", f"{line.memory_base / GB:.2f}", f"{line.seconds_per_gb:.0f}")
+        (stage, f"{line.memory:.2f}", f"{line.memory_base / GB:.2f}", f"{round(line.seconds_per_gb)}")
         for stage, line in lines.items()
     ]
     fitted_header = ("Stage", "Anonymous, times the weights", "and GB", "Processor, s per GB")
@@ -130,7 +130,7 @@ def _estimate(lines: Mapping[str, Slope]) -> str:
         (
             stage,
             *(f"{line.memory_gb(size):.1f}" for size in ASKED_GB),
-            *(f"{line.hours(size):.2f}" for size in ASKED_GB),
+            *(f"{max(0.0, line.hours(size)):.2f}" for size in ASKED_GB),
         )
         for stage, line in lines.items()
         if stage + LARGE not in lines  # a line that ends where the other one begins
