@@ -110,7 +110,12 @@ def _memory(rows: Sequence[Row], lines: Mapping[str, Slope]) -> str:
         "Weights, GB", "Stage", "Anonymous, GB", "Resident, GB", "Processor, s", "Wall, s",
     )  # fmt: skip
     fitted = [
-        (stage, f"{line.memory:.2f}", f"{line.memory_base / GB:.2f}", f"{round(line.seconds_per_gb)}")
+        (
+            stage,
+            f"{line.memory:.2f}",
+            f"{line.memory_base / GB:.2f}",
+            str(round(line.seconds_per_gb)),
+        )
         for stage, line in lines.items()
     ]
     fitted_header = ("Stage", "Anonymous, times the weights", "and GB", "Processor, s per GB")

@@ -11,6 +11,7 @@ interrupted run goes on, with a larger N too. `results/mutants.json` has shares 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -77,7 +78,8 @@ def judge(names: list[str], workers: int, seconds: float | None) -> None:
         try:
             process.wait(seconds)
         finally:  # its workers too, also where this script is interrupted
-            os.killpg(process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def main() -> None:
