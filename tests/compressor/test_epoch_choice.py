@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -43,7 +42,8 @@ def histories(draw: st.DrawFn) -> list[Tensor]:
 def test_the_chosen_is_the_latest_that_was_not_clearly_worse(epochs: list[Tensor]) -> None:
     chosen, score = chosen_of(epochs)
     means = [float(scores.double().mean()) for scores in epochs]
-    best_until = [int(np.argmax(means[: n + 1])) for n in range(len(epochs))]
+    # Of several equally high ones the latest, as everywhere.
+    best_until = [max(range(n + 1), key=lambda k: (means[k], k)) for n in range(len(epochs))]
     worse = [
         clearly_above(epochs[best].double(), scores.double())
         for best, scores in zip(best_until, epochs, strict=True)
