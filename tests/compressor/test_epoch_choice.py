@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor, nn
@@ -38,7 +38,13 @@ def histories(draw: st.DrawFn) -> list[Tensor]:
     return [torch.tensor(epoch) for epoch in draw(st.lists(answers, min_size=1, max_size=6))]
 
 
+_ONES = torch.cat((torch.zeros(26), torch.ones(12)))
+_AS_GOOD = torch.cat((torch.zeros(26), torch.tensor([0.5, 1, 1, 1, 1, 0.5]), torch.ones(6)))
+_AS_GOOD[25] = 1.0
+
+
 @given(histories())
+@example([_ONES, _AS_GOOD, torch.cat((torch.zeros(31), torch.ones(7)))])  # two equally good ones
 def test_the_chosen_is_the_latest_that_was_not_clearly_worse(epochs: list[Tensor]) -> None:
     chosen, score = chosen_of(epochs)
     means = [float(scores.double().mean()) for scores in epochs]
