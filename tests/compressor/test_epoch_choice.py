@@ -38,9 +38,8 @@ def histories(draw: st.DrawFn) -> list[Tensor]:
     return [torch.tensor(epoch) for epoch in draw(st.lists(answers, min_size=1, max_size=6))]
 
 
-_ONES = torch.cat((torch.zeros(26), torch.ones(12)))
+_ONES = torch.cat((torch.zeros(27), torch.ones(11)))
 _AS_GOOD = torch.cat((torch.zeros(26), torch.tensor([0.5, 1, 1, 1, 1, 0.5]), torch.ones(6)))
-_AS_GOOD[25] = 1.0
 
 
 @given(histories())
