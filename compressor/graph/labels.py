@@ -7,7 +7,7 @@ size 1, so that a feature map of shape (1, 64, 56, 56) is described by an array 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -50,12 +50,6 @@ class LabelSpace:
         # As one number a pair: finding the different ones among rows of two takes ten times longer.
         for pair in (a[different] * count + b[different]).unique().tolist():
             self._unite_pair(*divmod(pair, count))
-
-    def unite_all(self, labels: Iterable[int]) -> None:
-        """Unite all the given labels into one class."""
-        first, *others = list(labels)
-        for other in others:
-            self._unite_pair(first, other)
 
     def fix(self, labels: Tensor) -> None:
         """Declare that the channels with these labels can't be dropped."""

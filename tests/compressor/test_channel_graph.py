@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -190,11 +191,22 @@ def _with_ones(x: Tensor) -> Tensor:
     return changed
 
 
-def test_concatenation_of_a_split() -> None:
-    graph = graph_of(Wrapped(Call(lambda x: torch.cat(x.chunk(2, 1), 1))))
+@pytest.mark.parametrize(
+    "parts",
+    [
+        lambda x: x.chunk(2, 1),
+        lambda x: torch.chunk(x, chunks=2, dim=1),
+        lambda x: x.split(x.shape[1] // 2, 1),
+        lambda x: torch.split(x, split_size_or_sections=x.shape[1] // 2, dim=1),
+        lambda x: torch.tensor_split(x, 2, dim=1),
+    ],
+)
+def test_concatenation_of_a_split(parts: Callable[[Tensor], Sequence[Tensor]]) -> None:
+    body = Call(lambda x: torch.cat(tuple(parts(x)), 1))
+    graph = graph_of(Wrapped(body))
     assert graph.fixed.keys() == {"output"}
-    assert groups_of(graph) == {("first",): 4}  # partners, for chunk needs equal parts
-    assert_exact(Wrapped(Call(lambda x: torch.cat(x.chunk(2, 1), 1))))
+    assert groups_of(graph) == {("first",): 4}  # partners, for such parts are equal
+    assert_exact(Wrapped(body))
 
 
 # operator -> what is done with it, and the reason that the graph gives
@@ -224,6 +236,18 @@ FIXING = {
     "norm": (lambda x: x / (1 + x.norm(2, 1, keepdim=True)), "it reduces over channels"),
     "unbind": (lambda x: torch.stack(x.unbind(1), 1), "channels are picked by index"),
     "setitem": (_with_ones, "a number is written into channels"),
+    "max_pool1d": (
+        lambda x: x + F.max_pool1d(x.permute(0, 2, 3, 1).flatten(1, 2), 2).mean(),
+        "it pools over channels",
+    ),
+    "sub": (
+        lambda x: x + x.select(3, x.shape[1] - 1).unsqueeze(3),
+        "a number of channels is used as an index",
+    ),
+    "size": (
+        lambda x: x if x.shape[1] > 4 else -x,
+        "the code compares a number of channels with another number",
+    ),
     "fft_fft2": (lambda x: torch.fft.fft2(x).real, "operator 'fft_fft2' is not understood"),
 }
 
