@@ -28,7 +28,8 @@ from runtime_bench import host_facts
 from runtime_bench.memory import parse_status
 
 RESULTS = Path(__file__).parent / "results" / "large.jsonl"
-STAGES = ("load", "slim", "export", "int8", "bench", "gate")
+TFLITE = ("tflite", "tflite int8")
+STAGES = ("load", "slim", "export", "int8", *TFLITE, "bench", "gate")
 POLL_S = 0.05
 GIB = 2**30
 EXPECTED_CODES = (0, 1)  # a budget may be missed: the networks are larger than their board wants
@@ -73,7 +74,8 @@ def main() -> None:
     for blocks in sorted(arguments.blocks):
         weights = write_weights(arguments.work, blocks)
         for stage in arguments.stages:
-            if (blocks, stage) in done(arguments.results):
+            too_large = stage in TFLITE and weights.stat().st_size > 2 * GIB  # for the format
+            if too_large or (blocks, stage) in done(arguments.results):
                 continue
             row = run_stage(arguments.work, blocks, stage, weights, arguments.limit_gib)
             with arguments.results.open("a", encoding="utf-8") as file:
@@ -106,11 +108,12 @@ def write_weights(work: Path, blocks: int) -> Path:
 
 def command(work: Path, blocks: int, stage: str, weights: Path) -> list[str]:
     """The command of a stage; results lie in folders of the network and the stage."""
-    slim, exported, int8 = (work / f"{blocks}-{name}" for name in ("slim", "export", "int8"))
+    slim, int8, out = (work / f"{blocks}-{name}" for name in ("slim", "int8", stage))
     start = [sys.executable, "-m", "compress_export"]
     job = [
         *start, "--board", "x86-64", "--data", "benchmarks.large_net:images", "--threads", "1",
-        "--input-size", str(IMAGE_SIZE), "--max-drop", "100", "--force", "--formats", "onnx",
+        "--input-size", str(IMAGE_SIZE), "--max-drop", "100", "--force",
+        "--formats", "tflite" if stage in TFLITE else "onnx",
         "--device", "cpu", "--latency-runs", "5", "--first-aid", "none",
     ]  # fmt: skip
     given = ["--model", f"benchmarks.large_net:{FACTORIES[blocks]}", "--weights", str(weights)]
@@ -120,8 +123,10 @@ def command(work: Path, blocks: int, stage: str, weights: Path) -> list[str]:
         "load": [*job, *given, "--dry-run"],
         "slim": [*job, *given, *fast, "--method", "l1", "--target-macs", "0.95",
                  "--stages", "prune", "--out", str(slim)],
-        "export": [*quantize, "--precision", "float32", "--out", str(exported)],
+        "export": [*quantize, "--precision", "float32", "--out", str(out)],
         "int8": [*quantize, "--precision", "int8", "--out", str(int8)],
+        "tflite": [*quantize, "--precision", "float32", "--out", str(out)],
+        "tflite int8": [*quantize, "--precision", "int8", "--out", str(out)],
         "bench": [*job, "--stages", "bench", "--out", str(int8)],
         "gate": [*start, "gate", str(int8)],
     }  # fmt: skip

@@ -6,6 +6,7 @@ dimension would keep shapes from being known when memory is planned.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from exporters.float_layers import float_recipe, quotient_recipe
 from exporters.model_outputs import SINGLE
 from exporters.quiet import quiet_step
 from exporters.tflite_calibration import quantizer_ranges, tflite_ranges
+from exporters.tflite_large_kernels import large_kernels_rounded
 from exporters.tflite_pack import bounded_pads, name_outputs_as, repack
 from exporters.tflite_prelu import with_prelus_on_planes
 from exporters.tflite_recipes import static_recipe
@@ -54,8 +56,8 @@ def export_float_tflite(
         channels_last = litert_torch.to_channel_last_io(ready, args=[0]).eval()
         example = torch.zeros(1, height, width, channels)
         with rewritten_for_tflite():
-            converted = litert_torch.convert(channels_last, (example,))
-        converted.export(str(path))
+            litert_torch.convert(channels_last, (example,)).export(str(path))
+        gc.collect()  # what it was converted through holds the weights twice
         repack(path, outputs=outputs)
 
 
@@ -98,7 +100,8 @@ def export_int8_tflite(
             *float_recipe(float_path, left),
         ]
         job = quantizer.Quantizer(bounded_pads(float_path, ranges), recipe)
-        result = job.quantize(ranges, enable_progress_report=False)
+        with large_kernels_rounded():
+            result = job.quantize(ranges, enable_progress_report=False)
         path.write_bytes(bytes(result.quantized_model))
         repack(path)
         if left:
@@ -121,7 +124,8 @@ def export_weights_tflite(
         from ai_edge_quantizer import quantizer
 
         job = quantizer.Quantizer(str(float_path), recipe + float_recipe(float_path, left))
-        result = job.quantize(enable_progress_report=False)
+        with large_kernels_rounded():
+            result = job.quantize(enable_progress_report=False)
         path.write_bytes(bytes(result.quantized_model))
         repack(path)
 
