@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
@@ -26,17 +28,20 @@ DTYPE_BITS = {"int2": 2, "int4": 4, "uint4": 4, "bool": 8}
 
 
 class TfliteGraph:
-    """The main subgraph of a TFLite file, with names resolved."""
+    """The main subgraph of a TFLite file, with names resolved.
+
+    Constants stay in the file, which must not be written to meanwhile; it may be replaced.
+    """
 
     def __init__(self, path: Path) -> None:
         from ai_edge_litert import schema_py_generated as schema
 
-        content = path.read_bytes()
+        content = _mapped(path)
         self.model: Any = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
         for buffer in self.model.buffers:
             if buffer.offset > 1:  # the data stands behind the flatbuffer
                 end = buffer.offset + buffer.size
-                buffer.data = np.frombuffer(content[buffer.offset : end], np.uint8)
+                buffer.data = np.frombuffer(memoryview(content)[buffer.offset : end], np.uint8)
             buffer.offset = buffer.size = 0
         self.subgraph: Any = self.model.subgraphs[0]
         self.operators: list[Any] = self.subgraph.operators
@@ -69,6 +74,13 @@ class TfliteGraph:
         count = int(np.prod([max(1, d) for d in shape])) if shape is not None else 1
         bits = DTYPE_BITS.get(self.dtype(index)) or np.dtype(self.dtype(index)).itemsize * 8
         return (count * bits + 7) // 8
+
+
+def _mapped(path: Path) -> bytes | mmap.mmap:
+    """The content of a file, read where it is looked at."""
+    with path.open("rb") as file:
+        empty = os.fstat(file.fileno()).st_size == 0
+        return b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def inspect_tflite(path: Path, outputs: Sequence[str] = ()) -> Inspection:

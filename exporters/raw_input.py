@@ -100,7 +100,7 @@ def _refuse_taken_names(model: onnx.ModelProto, new: set[str]) -> None:
 def _tflite(path: Path, normalisation: Normalisation) -> None:
     """pixels -> CAST -> MUL -> ADD (-> QUANTIZE) -> what was the input."""
     from exporters.inspect_tflite import TfliteGraph
-    from exporters.tflite_pack import pack
+    from exporters.tflite_pack import put_in_place
 
     graph = TfliteGraph(path)
     entry = int(graph.subgraph.inputs[0])
@@ -122,7 +122,7 @@ def _tflite(path: Path, normalisation: Normalisation) -> None:
     for signature in graph.model.signatureDefs or ():
         for given in signature.inputs:
             given.tensorIndex = pixels
-    path.write_bytes(pack(graph.model))
+    put_in_place(path, graph.model)
 
 
 class _Front:

@@ -102,7 +102,8 @@ def export_int8_tflite(
         job = quantizer.Quantizer(bounded_pads(float_path, ranges), recipe)
         with large_kernels_rounded():
             result = job.quantize(ranges, enable_progress_report=False)
-        path.write_bytes(bytes(result.quantized_model))
+        path.write_bytes(result.quantized_model)
+        del job, result  # they hold what `repack` reads once more
         repack(path)
         if left:
             name_outputs_as(path, float_path)
@@ -126,7 +127,7 @@ def export_weights_tflite(
         job = quantizer.Quantizer(str(float_path), recipe + float_recipe(float_path, left))
         with large_kernels_rounded():
             result = job.quantize(enable_progress_report=False)
-        path.write_bytes(bytes(result.quantized_model))
+        path.write_bytes(result.quantized_model)
         repack(path)
 
 
@@ -149,5 +150,5 @@ def export_float16_tflite(float_path: Path, path: Path) -> None:
                 quantizer.AlgorithmName.FLOAT_CASTING,
             )
         result = job.quantize(enable_progress_report=False)
-        path.write_bytes(bytes(result.quantized_model))
+        path.write_bytes(result.quantized_model)
         repack(path)

@@ -42,7 +42,7 @@ def repack(path: Path, *, outputs: Sequence[str] | None = None) -> None:
     if outputs is not None:
         _rename(graph, outputs)
         _flatten_biases(graph)
-    path.write_bytes(pack(graph.model))
+    put_in_place(path, graph.model)
 
 
 def name_outputs_as(path: Path, source: Path) -> None:
@@ -58,7 +58,7 @@ def name_outputs_as(path: Path, source: Path) -> None:
             tensor.name = names[index]
         elif bytes(tensor.name) in names.values():
             tensor.name = bytes(tensor.name) + b"_float"
-    path.write_bytes(pack(graph.model))
+    put_in_place(path, graph.model)
 
 
 def bounded_pads(path: Path, ranges: Mapping[str, Mapping[str, np.ndarray]]) -> str | bytearray:
@@ -80,6 +80,13 @@ def bounded_pads(path: Path, ranges: Mapping[str, Mapping[str, np.ndarray]]) -> 
             graph.model.buffers.append(type(graph.model.buffers[0])(low.view(np.uint8)))
             changed = True
     return bytearray(pack(graph.model)) if changed else str(path)
+
+
+def put_in_place(path: Path, model: Any) -> None:
+    """Put a `ModelT` in the place of a file, from which its own constants may still be read."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_bytes(pack(model))
+    part.replace(path)
 
 
 def pack(model: Any) -> memoryview:
