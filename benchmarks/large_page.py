@@ -166,7 +166,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     lines = slopes(rows)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.5, 3.6), layout="constrained")
     for stage, line in lines.items():
         own = by_line(rows)[stage]
         sizes = np.array([0.0, *(row.weight_bytes / GB for row in own)])
@@ -181,8 +181,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("float32 weights, GB")
         axes.grid(alpha=0.3)
-    left.legend(fontsize=8)
-    figure.tight_layout()
+    figure.legend(fontsize=8, loc="outside right upper")
     figure.savefig(path, dpi=130, metadata={"Software": None})
     plt.close(figure)
 
