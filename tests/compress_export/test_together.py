@@ -29,7 +29,8 @@ def test_a_process_that_is_killed_costs_an_epoch_at_most(tmp_path: Path, trained
     said, complained = agent.communicate(timeout=LIMIT_S)
 
     assert agent.returncode == 0, complained
-    assert "another process of this job has ended" in complained
+    # Whichever the other process notices first: the lost connection, or torchrun's SIGTERM.
+    assert "another process of this job has ended" in complained or "terminated" in complained
     assert "nothing is lost" in complained
     ended = Ended(0, out, said, complained)
     assert ended.report["verdict"] == "pass"
