@@ -25,6 +25,7 @@ from exporters.tflite_recipes import static_recipe
 from exporters.tflite_rewrites import rewritten_for_tflite
 
 if TYPE_CHECKING:
+    from ai_edge_quantizer.quantizer import Quantizer
     from torch import nn
 
     from boards import TfliteRules
@@ -99,12 +100,9 @@ def export_int8_tflite(
             *quotient_recipe(float_path),
             *float_recipe(float_path, left),
         ]
-        job = quantizer.Quantizer(bounded_pads(float_path, ranges), recipe)
-        with large_kernels_rounded():
-            result = job.quantize(ranges, enable_progress_report=False)
-        path.write_bytes(result.quantized_model)
-        del job, result  # they hold what `repack` reads once more
-        repack(path)
+        _write_quantized(
+            quantizer.Quantizer(bounded_pads(float_path, ranges), recipe), path, ranges
+        )
         if left:
             name_outputs_as(path, float_path)
 
@@ -124,11 +122,8 @@ def export_weights_tflite(
     with quiet_step("quantize the weights of the TFLite model"):
         from ai_edge_quantizer import quantizer
 
-        job = quantizer.Quantizer(str(float_path), recipe + float_recipe(float_path, left))
-        with large_kernels_rounded():
-            result = job.quantize(enable_progress_report=False)
-        path.write_bytes(result.quantized_model)
-        repack(path)
+        recipe = recipe + float_recipe(float_path, left)
+        _write_quantized(quantizer.Quantizer(str(float_path), recipe), path)
 
 
 def export_float16_tflite(float_path: Path, path: Path) -> None:
@@ -149,6 +144,12 @@ def export_float16_tflite(float_path: Path, path: Path) -> None:
                 ),
                 quantizer.AlgorithmName.FLOAT_CASTING,
             )
-        result = job.quantize(enable_progress_report=False)
-        path.write_bytes(result.quantized_model)
-        repack(path)
+        _write_quantized(job, path)
+
+
+def _write_quantized(job: Quantizer, path: Path, *ranges: Any) -> None:
+    with large_kernels_rounded():
+        result = job.quantize(*ranges, enable_progress_report=False)
+    path.write_bytes(result.quantized_model)
+    del job, result  # they hold what `repack` reads once more
+    repack(path)
