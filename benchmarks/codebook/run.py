@@ -25,7 +25,14 @@ from torch.nn.modules.conv import _ConvNd
 
 from benchmarks.codebook.sizes import file_sizes
 from benchmarks.pruning import results
-from benchmarks.pruning.setting import NETWORKS, SPLIT_SEED, Watcher, say, with_seed
+from benchmarks.pruning.setting import (
+    NETWORKS,
+    SPLIT_SEED,
+    Watcher,
+    network_of,
+    say,
+    with_seed,
+)
 from compress_export.data import ImageSet
 from compress_export.options import JobOptions
 from compress_export.schedule import Epochs, codebook_recipe
@@ -190,7 +197,7 @@ def _runs(arguments: argparse.Namespace, options: JobOptions, task: Task) -> Ite
 
 def _options(arguments: argparse.Namespace) -> JobOptions:
     architecture = read_description(arguments.baseline).architecture
-    plan = NETWORKS.get(architecture)
+    plan = NETWORKS.get(network_of(arguments.baseline.name, architecture))
     return JobOptions(
         board="x86-64",
         model=architecture,

@@ -33,6 +33,7 @@ from benchmarks.pruning.setting import (
     Setting,
     Watcher,
     add_arguments,
+    network_of,
     open_setting,
     say,
     with_seed,
@@ -104,12 +105,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _network(run: str, setting: Setting) -> str:
-    """Return the network that a run slimmed; better known before hours of training.
+    """Return the network that a run began with; better known before hours of training.
 
     Raises:
         InputError: it isn't saved, or its baseline is missing.
     """
-    network = read_description(network_folder(setting, run)).architecture
+    network = network_of(run, read_description(network_folder(setting, run)).architecture)
     if network not in NETWORKS:
         raise InputError(f"--against {run}: holds a {network}, allowed are {', '.join(NETWORKS)}")
     setting.baseline(network)

@@ -14,7 +14,7 @@ from benchmarks.pruning.setting import (
     CIFAR_STD,
     NETWORKS,
     SPLIT_SEED,
-    Network,
+    network_of,
     say,
 )
 from boards import Board, load_board
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def saved_options(folder: Path, data: str, device: str, size: int = SIZE) -> JobOptions:
     """Return the product's options for a network that `compressor.saved.save_model` wrote."""
     architecture = read_description(folder).architecture
-    plan = _plan(folder.name, architecture)
+    plan = NETWORKS.get(network_of(folder.name, architecture))
     return JobOptions(
         board="x86-64",
         model=architecture,
@@ -74,16 +74,6 @@ def saved_options(folder: Path, data: str, device: str, size: int = SIZE) -> Job
         seed=SPLIT_SEED,
         device=device,
     )
-
-
-def _plan(name: str, architecture: str) -> Network | None:
-    """Return how the baseline of a folder came about, which says what its images look like.
-
-    A folder is called after its network, with the run that slimmed it behind a dash; otherwise the
-    architecture's own baseline counts.
-    """
-    ours = [key for key in NETWORKS if name == key or name.startswith(f"{key}-")]
-    return NETWORKS.get(max(ours, key=len, default=architecture))
 
 
 def open_task(options: JobOptions, images: int | None, threads: int) -> Task:
