@@ -22,6 +22,7 @@ def export(job: Job) -> None:
     else:
         wanted = (job.stage, job.exports.precision)
         files = [file for file in job.reference if (file.stage, file.precision) == wanted]
+    _draw_first_aid(job)
     with job.log.timed("export"):
         if job.pruned is not None:
             _write_missing(job, reference, ["float32"])
@@ -83,19 +84,23 @@ def _write_missing(job: Job, reference: Path, precisions: Sequence[str]) -> None
 
 
 def _first_aid(job: Job) -> Aided | None:
-    """Find out what helps the quantized files (--first-aid); draw it where layers were ranked."""
+    """Find out what helps the quantized files (--first-aid)."""
     from compress_export.first_aid import can_aid, give_first_aid
-    from compress_export.first_aid_plot import FIRST_AID_PICTURE, draw_first_aid
 
     if not can_aid(job):
         return None
     score = job.baseline_score if job.pruned is None else job.pruned.validation_score
     with job.log.timed("first aid"):
-        aided = give_first_aid(job, job.network, score)
+        return give_first_aid(job, job.network, score)
+
+
+def _draw_first_aid(job: Job) -> None:
+    """Draw the layers that were ranked for the network that goes to the board."""
+    from compress_export.first_aid_plot import FIRST_AID_PICTURE, draw_first_aid
+
     if job.first_aid is not None and job.first_aid.mixtures:
         metric = job.task.objective.metric_name
         draw_first_aid(job.first_aid, metric, job.folder.staged / FIRST_AID_PICTURE)
-    return aided
 
 
 def _chosen_files(job: Job, reference: Path) -> list[Exported]:

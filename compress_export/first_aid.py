@@ -40,7 +40,9 @@ def can_aid(job: Job) -> bool:
 
     Shared weights are left alone: equal weights would part.
     """
-    rounds = job.exports.precision not in ("float32", "float16")
+    from exporters.support import FLOATS
+
+    rounds = job.exports.precision not in FLOATS
     return job.options.first_aid == "auto" and rounds and job.codebook is None
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from boards import Board, Budgets, load_board
+from compress_export.data.preprocessing import save_input
 from compress_export.errors import UsageError
 from compress_export.exporting import (
     Exports,
@@ -129,6 +130,7 @@ class Job:
 
         folder = self.folder.staged / "torch" / name
         save_model(model, self.task.architecture, len(self.task.data.classes), folder)
+        save_input(self.task.preprocessing, folder)
 
 
 @contextmanager
@@ -156,11 +158,13 @@ def _opened(options: JobOptions, console: Console, stack: ExitStack) -> Job:
     if options.stages == ("bench",):
         return reopen(options, board, out, console, stack)
     folder = stack.enter_context(OutputFolder(out, force=options.force, resume=options.resume))
-    folder.claim_job(options.identity())
-    log = RunLog(folder.run if ranks.is_first() else None, console)
-    stack.enter_context(log)
+    folder.refuse_other_job(options.identity())
+    log = stack.enter_context(RunLog(None, console))
     with log.timed("load"):
         task = checked_task(options, log.say, log.decoded)
+    folder.claim_job(options.identity())
+    if ranks.is_first():
+        log.keep_in(folder.run)
     log.batches = Batches(task.batch_size, task.images("search").steps_per_epoch)
     epochs = choose_epochs(options, task.images("search").steps_per_epoch, task.trained)
     left_out: list[str] = []
@@ -185,11 +189,13 @@ def checked_board(options: JobOptions) -> tuple[Board, tuple[str, ...]]:
     """
     import torch
 
+    from exporters.support import FLOATS
+
     board = load_board(options.board)
     budgets = Budgets(**resolved_budgets(options, board.budgets.limits()))
     formats = chosen_formats(options, board)
     precisions = chosen_precisions(options, board, formats)
-    if options.qat_epochs and precisions[0] in ("float32", "float16"):
+    if options.qat_epochs and precisions[0] in FLOATS:
         raise UsageError(
             f"--qat-epochs {options.qat_epochs}: {precisions[0]} files round nothing to train for; "
             "choose --precision int8 or another with integers, on a board that has it"

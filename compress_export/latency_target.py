@@ -18,8 +18,13 @@ TIMED = ("int8", "float32")
 _REPEATS = 4
 
 
-def why_not_searchable(board: Board) -> str | None:
-    """Return why this machine can't tell how fast a network is on the board; None where it can."""
+def why_not_searchable(board: Board, formats: Sequence[str] | None = None) -> str | None:
+    """Return why this machine can't tell how fast a network is on the board; None where it can.
+
+    Args:
+        formats: of the files that count; all of the board's by default.
+    """
+    from exporters.profiles.select import profile_for
     from runtime_bench import BoardRef, host_facts, host_matches
     from runtime_bench.host import missing_isa, surplus_isa
 
@@ -28,6 +33,10 @@ def why_not_searchable(board: Board) -> str | None:
     if host_matches(host, reference):
         if board.target_precision == "float16":
             return "latency in float16 has no tables"
+        for format in board.formats if formats is None else formats:
+            profile = profile_for(board, format)
+            if not profile.benchable:
+                return f"{format} files are timed on CPU cores here, not on {profile.name}"
         return None
     if host.arch != board.cpu.arch:
         return f"this machine is {host.arch}, board {board.id} is {board.cpu.arch}"
@@ -44,6 +53,9 @@ def no_tables(precision: str) -> str | None:
 def refuse_unsearchable(options: JobOptions, board: Board) -> None:
     """Refuse `--target-latency` before any work where latency can't be measured.
 
+    Args:
+        options: formats of theirs that the board hasn't are refused elsewhere.
+
     Raises:
         UsageError: with the reason.
     """
@@ -51,13 +63,13 @@ def refuse_unsearchable(options: JobOptions, board: Board) -> None:
 
     if options.target_latency_ms is None:
         return
-    reason = why_not_searchable(board)
+    reason = why_not_searchable(board, options.formats)
     if reason is None and options.named_precisions is not None:
         reason = no_tables(options.named_precisions[0])
     if reason is not None:
         raise UsageError(
-            f"--target-latency {options.target_latency_ms:g}ms: {reason}; run this on the board, "
-            "or give --target-macs"
+            f"--target-latency {options.target_latency_ms:g}ms: {reason}; run this where it can be "
+            "timed, or give --target-macs"
         )
 
 

@@ -36,7 +36,7 @@ def unpruned_p90_ms(job: Job) -> dict[str, float] | None:
     """
     if LATENCY not in job.board.budgets.limits():
         return None
-    reason = why_not_searchable(job.board) or no_tables(job.exports.precision)
+    reason = why_not_searchable(job.board, job.exports.formats) or no_tables(job.exports.precision)
     if reason is not None:
         job.log.say(f"{LATENCY} does not steer the search: {reason}")
         return None

@@ -20,12 +20,16 @@ from pydantic import (
 
 from boards.parts import CalibrationMethod, FilePrecision
 from compress_export.durations import parse_latency_ms
+from compress_export.outputs import absolute
 from compress_export.sizes import parse_size
 from compressor.methods.catalogue import CATALOGUE, MethodName
 
 Stage = Literal["prune", "quantize", "bench"]
 Measured = Literal["auto", "joint"]
 STAGES: tuple[Stage, ...] = ("prune", "quantize", "bench")
+
+LEAST_SIZE, MOST_SIZE = 8, 1024
+"""Pixels that an input may have."""
 
 # Options that say where and how to run, not what to make: --resume may change these.
 _NOT_IDENTITY = frozenset(
@@ -78,7 +82,8 @@ def _spec(value: object) -> object:
 
 Spec = Annotated[str, BeforeValidator(_spec)]
 UserPath = Annotated[Path, BeforeValidator(_expand)]
-Triple = Annotated[tuple[float, float, float], BeforeValidator(_triple)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Triple = Annotated[tuple[Finite, Finite, Finite], BeforeValidator(_triple)]
 SizeBytes = Annotated[
     int, BeforeValidator(_size_bytes), PlainSerializer(lambda n: f"{n}B", return_type=str)
 ]
@@ -109,7 +114,7 @@ class JobOptions(BaseModel):
     # Images
     data: Spec = Field("digits", min_length=1)
     data_root: UserPath | None = None
-    input_size: int | None = Field(None, ge=8, le=1024)
+    input_size: int | None = Field(None, ge=LEAST_SIZE, le=MOST_SIZE)
     mean: Triple | None = None
     std: Triple | None = None
     validation_share: float | None = Field(None, gt=0, le=0.5)
@@ -124,13 +129,13 @@ class JobOptions(BaseModel):
     target_latency: Milliseconds | None = None
     max_drop: float | None = Field(None, ge=0, le=100)
     method: MethodName = "decore"
-    penalty: float | None = Field(None, gt=0)
+    penalty: float | None = Field(None, gt=0, allow_inf_nan=False)
     rounds: int = Field(1, ge=1)
     baseline_epochs: int | None = Field(None, ge=0)
     search_epochs: int | None = Field(None, ge=0)
     finetune_epochs: int | None = Field(None, ge=0)
     batch_size: int | None = Field(None, ge=2)
-    learning_rate: float | None = Field(None, gt=0)
+    learning_rate: float | None = Field(None, gt=0, allow_inf_nan=False)
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
     regularizer: Literal["l1", "l2"] = "l2"
     weight_decay: float | None = Field(None, ge=0, lt=1)
@@ -175,6 +180,13 @@ class JobOptions(BaseModel):
                 "must be above 0 and at most 1, the share of the original's MACs that may "
                 "remain (half of them is 0.5)"
             )
+        return value
+
+    @field_validator("out")
+    @classmethod
+    def _has_a_name(cls, value: Path | None) -> Path | None:
+        if value is not None and not absolute(value).name:
+            raise ValueError("is the root of the file system; choose a folder in it")
         return value
 
     @field_validator("std")

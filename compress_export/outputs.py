@@ -9,6 +9,8 @@ DIR.run/publishing  inode of the folder that is to become DIR, and that of the o
                     this run made that as well
 DIR.run/options.json  which job this is, so that --resume cannot mix two
 
+What an earlier job left in DIR.run stays until a new one is known to be free of mistakes.
+
 A fleet's DIR (docs/fleet.md) is made in the same way, with a folder of this kind for every board.
 """
 
@@ -27,7 +29,9 @@ from compress_export.whole_files import write_whole
 from compressor.whole_files import UNFINISHED_SUFFIX, sync
 
 # Files that hold no progress: a run folder with nothing else in it is not worth keeping.
-_BOOKKEEPING = frozenset({"lock", "options.json", "error.log", "publishing", "provenance.json"})
+_BOOKKEEPING = frozenset({
+    "lock", "options.json", "error.log", "publishing", "provenance.json", "samples.npz",
+})  # fmt: skip
 
 # A folder with one of these was made by this program.
 FLEET_REPORT = "fleet.json"
@@ -40,14 +44,32 @@ def default_out(board_id: str) -> Path:
 
 
 def run_folder(out: Path) -> Path:
-    """DIR.run of DIR."""
-    return out.with_name(out.name + ".run")
+    """DIR.run of DIR, absolute: "." has no name to put it beside."""
+    whole = absolute(out)
+    return whole.with_name(whole.name + ".run")
+
+
+def absolute(out: Path) -> Path:
+    """DIR from the root on, with its symlinks."""
+    return Path(os.path.abspath(out.expanduser()))  # noqa: PTH100 (keeps symlinks)
 
 
 def is_unfinished(out: Path) -> bool:
     """Whether DIR.run holds work that --resume would go on with."""
     run = run_folder(out)
     return _has_progress(run) and not (run / "finished").is_file()
+
+
+def refuse_occupied(
+    out: Path, *, force: bool = False, resume: bool = False, update: bool = False
+) -> None:
+    """Raise what `OutputFolder` raises for what lies there already; change nothing."""
+    final, run = absolute(out), run_folder(out)
+    _refuse_used(run)
+    # Our own result, of a run that was killed before it could say so: it is made once more.
+    ours = resume and _was_published(final, run)
+    _check_replaceable(final, force=force or update or ours)
+    _check_run_folder(final, run, force=force, resume=resume)
 
 
 class OutputFolder:
@@ -67,15 +89,12 @@ class OutputFolder:
         Raises UsageError, before anything was changed, where DIR exists without `force` or is not
         ours to replace, nothing is there to resume, an unfinished run would be lost, the place
         cannot be written to, or another process is at work there."""
-        self.final = Path(os.path.abspath(out.expanduser()))  # noqa: PTH100 (keeps symlinks)
+        self.final = absolute(out)
         self.run = run_folder(self.final)
         self.staged = self.run / "staged"
-        _refuse_used(self.run)
-        # Our own result, of a run that was killed before it could say so: it is made once more.
+        refuse_occupied(self.final, force=force, resume=resume, update=update)
         ours = resume and _was_published(self.final, self.run)
-        self._force = force or update or ours
-        _check_replaceable(self.final, force=self._force)
-        _check_run_folder(self.final, self.run, force=force, resume=resume)
+        self._force, self._resume = force or update or ours, resume
         self._made_parents = _make_folder(self.run)
         self._lock_fd: int | None = _lock(self.run)
         _restore_interrupted_publish(self.run, self.final)
@@ -85,32 +104,41 @@ class OutputFolder:
         except UsageError:
             self.close()
             raise
-        if not resume:
-            _empty(self.run)
         for leftover in list(self.run.rglob(f"*{UNFINISHED_SUFFIX}")):
             _remove(leftover)
         _remove(self.staged)
         self.staged.mkdir()
 
-    def claim_job(self, identity: Mapping[str, Any]) -> None:
-        """Note which job this is; on --resume compare with what was noted at its start.
+    def refuse_other_job(self, identity: Mapping[str, Any]) -> None:
+        """On --resume compare the job with what was noted at its start.
 
         identity: JobOptions.identity(), plain JSON. Raises UsageError naming what differs.
         """
         noted_path = self.run / "options.json"
-        if noted_path.is_file():
-            noted = json.loads(noted_path.read_text(encoding="utf-8"))
-            differing = [name for name in identity if identity[name] != noted.get(name)]
-            if differing:
-                changes = ", ".join(
-                    f"--{name.replace('_', '-')} was {noted.get(name)} and is {identity[name]}"
-                    for name in differing
-                )
-                raise UsageError(
-                    f"--resume: {self.run} belongs to another job ({changes}); "
-                    "give the same options or start anew with --force"
-                )
-        write_whole(noted_path, json.dumps(dict(identity), indent=2) + "\n")
+        if not self._resume or not noted_path.is_file():
+            return
+        noted = json.loads(noted_path.read_text(encoding="utf-8"))
+        differing = [name for name in identity if identity[name] != noted.get(name)]
+        if differing:
+            changes = ", ".join(
+                f"--{name.replace('_', '-')} was {noted.get(name)} and is {identity[name]}"
+                for name in differing
+            )
+            raise UsageError(
+                f"--resume: {self.run} belongs to another job ({changes}); "
+                "give the same options or start anew with --force"
+            )
+
+    def claim_job(self, identity: Mapping[str, Any]) -> None:
+        """Note which job this is. Unless it is resumed, what an earlier one left in DIR.run goes.
+
+        To be called when the user's mistakes have been looked for: none of them may cost hours of
+        work. Compares like `refuse_other_job`.
+        """
+        self.refuse_other_job(identity)
+        if not self._resume:
+            _empty(self.run)
+        write_whole(self.run / "options.json", json.dumps(dict(identity), indent=2) + "\n")
 
     def publish(self) -> Path:
         """Turn DIR.run/staged into DIR; with force an old DIR is replaced at this moment only.
@@ -260,7 +288,7 @@ def _restore_interrupted_publish(run: Path, final: Path) -> None:
 
 def _empty(run: Path) -> None:
     for path in run.iterdir():
-        if path.name != "lock":
+        if path.name not in ("lock", "staged"):
             _remove(path)
 
 

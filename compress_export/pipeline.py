@@ -194,11 +194,16 @@ def _prune(job: Job) -> None:
 
 
 def train_quantized(job: Job) -> None:
-    """Train the network that goes to the board as its files will answer (--qat-epochs)."""
+    """Train the network that goes to the board as its files will answer (--qat-epochs).
+
+    Where it was pruned for several precisions, those whose files round nothing stay as they are.
+    """
     from compress_export.quantization_training import train_for_files
+    from exporters.support import FLOATS
 
     for way in job.ways or (job,):
-        train_for_files(way)
+        if way.exports.precision not in FLOATS:
+            train_for_files(way)
     if job.pruned is not None:
         job.save_network(job.pruned.model, "slim")
 
@@ -360,6 +365,21 @@ def _figures(
 
 def plan_job(options: JobOptions, console: Console) -> int:
     """Print what `compress` would do; write nothing. Raises what it raises for mistakes."""
+    from compress_export.outputs import default_out, refuse_occupied
+    from compress_export.rebench import checked_report
+
+    board, _ = checked_board(options)
+    out, again = options.out or default_out(board.id), options.stages == ("bench",)
+    refuse_occupied(out, force=options.force, resume=options.resume, update=again)
+    if again:
+        checked_report(out, board)
+        console.print(f"stages:   bench, of the files in {out}", highlight=False, markup=False)
+        return 0
+    return show_plan(options, console)
+
+
+def show_plan(options: JobOptions, console: Console) -> int:
+    """Print what a job that makes files would do, wherever its folder may be."""
     from compress_export.plan import print_plan
     from compress_export.progress import RunLog
 

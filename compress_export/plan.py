@@ -54,16 +54,18 @@ def print_plan(
         f"fine-tuning {epochs.finetune}, codebook {epochs.codebook}, "
         f"quantization {epochs.quantization}, "
         f"{task.batch_size} images a step",
-        *_budget_lines(board, costs, graph),
+        *_budget_lines(board, formats, costs, graph),
     ]
     unpruned = [EstimatedFile.unpruned(f"unpruned {f}", costs, graph) for f in formats]
     target = choose_target(options, board.budgets.limits(), costs, graph, unpruned)
-    lines.append(f"target:   {target.why}")
+    prunes = "prune" in options.stages
+    if prunes:
+        lines.append(f"target:   {target.why}")
     seconds = _step_seconds(task) * task.images("search").steps_per_epoch
     taught = epochs.search + epochs.finetune + epochs.codebook + epochs.quantization
     work = epochs.baseline + taught * (1 + _TEACHER_SHARE)
-    rungs = ", once for every rung of the ladder" if target.smallest else ""
-    if options.chooses_jointly and target.limits.keys() - {"macs"}:
+    rungs = ", once for every rung of the ladder" if prunes and target.smallest else ""
+    if prunes and options.chooses_jointly and target.limits.keys() - {"macs"}:
         groups = precision_groups(board, formats, target.limits)
         rungs = f", {len(groups)} times: for {', '.join(group[0] for group in groups)}"
     lines.append(f"training: about {work * seconds / 60:.1f} minutes on this machine{rungs}")
@@ -71,7 +73,9 @@ def print_plan(
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _budget_lines(board: Board, costs: NetworkCosts, graph: ChannelGraph) -> list[str]:
+def _budget_lines(
+    board: Board, formats: tuple[str, ...], costs: NetworkCosts, graph: ChannelGraph
+) -> list[str]:
     estimate = EstimatedFile.unpruned("", costs, graph)
     known = {
         "file_size_mib": estimate.size_bytes / MIB,
@@ -79,7 +83,7 @@ def _budget_lines(board: Board, costs: NetworkCosts, graph: ChannelGraph) -> lis
         "activation_memory_mib": estimate.activation_bytes / MIB,
     }
     lines = []
-    unsearchable = why_not_searchable(board)
+    unsearchable = why_not_searchable(board, formats)
     for name, limit in board.budgets.limits().items():
         if name in known:
             state = "binds" if known[name] > limit else "does not bind"

@@ -49,8 +49,8 @@ class RunLog:
     """Observer of training and search that also times the stages of a job.
 
     Args:
-        folder: DIR.run; gets `STAGE.csv` and `tensorboard/`. None writes nothing. A stage may stand
-            in a folder of its own, as "rung-2/search" does.
+        folder: DIR.run; gets `STAGE.csv` and `tensorboard/`. None writes nothing, until `keep_in`.
+            A stage may stand in a folder of its own, as "rung-2/search" does.
         console: where bars and lines go; without a terminal there are lines only.
         clock: seconds since any moment.
 
@@ -67,14 +67,13 @@ class RunLog:
         console: Console,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folder = folder
+        self._folder: Path | None = None
         self._clock = clock
         self._said_s = clock()
         self._drawn_s = -math.inf
         self.batches: Batches | None = None
-        # What an interrupted run had noted, up to its last whole epoch.
-        self.timings_seconds: dict[str, float] = self._noted(_TIMINGS_FILE) or {}
-        self.setbacks: list[str] = self._noted(_SETBACKS_FILE) or []
+        self.timings_seconds: dict[str, float] = {}
+        self.setbacks: list[str] = []
         self._running: tuple[str, float] | None = None
         self.console = console
         self._progress = _LiveView(
@@ -91,6 +90,18 @@ class RunLog:
         self._scores: dict[str, float] = {}
         self._traces: dict[str, PolicyTrace] = {}
         self._writer: Any = None
+        if folder is not None:
+            self.keep_in(folder)
+
+    def keep_in(self, folder: Path) -> None:
+        """Write into DIR.run from here on; what an interrupted run had noted there counts too.
+
+        That is its time up to its last whole epoch.
+        """
+        self._folder = folder
+        for name, seconds in (self._noted(_TIMINGS_FILE) or {}).items():
+            self.timings_seconds[name] = round(self.timings_seconds.get(name, 0.0) + seconds, 3)
+        self.setbacks = [*(self._noted(_SETBACKS_FILE) or []), *self.setbacks]
 
     def __enter__(self) -> RunLog:
         return self

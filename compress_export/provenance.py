@@ -39,9 +39,14 @@ def inputs_of(options: JobOptions, board: Board, task: Task) -> dict[str, Any]:
         "data_sha256": task.data.fingerprint,
         "weights_sha256": _file_sha256(options.weights),
         "teacher_sha256": _file_sha256(options.teacher),
-        "board_sha256": hashlib.sha256(board.model_dump_json().encode()).hexdigest(),
+        "board_sha256": board_sha256(board),
         "code_sha256": {name: found for name in sorted(modules) if (found := _module_sha256(name))},
     }
+
+
+def board_sha256(board: Board) -> str:
+    """Digest of everything in a descriptor."""
+    return hashlib.sha256(board.model_dump_json().encode()).hexdigest()
 
 
 def environment(compute: Compute) -> dict[str, Any]:

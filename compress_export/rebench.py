@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from contextlib import ExitStack
 from pathlib import Path
@@ -32,23 +33,33 @@ if TYPE_CHECKING:
 
 _KEPT = ("bundle", "reference", "torch", "evidence")
 
+_OWN = (
+    "stages", "threads", "device", "latency_runs", "bundle_samples", "require_measured", "sign_key",
+)  # fmt: skip
+"""Options that say how to measure."""
+_SLOWER = re.compile(r" is slower than \S+: p50 ")
+"""A warning that is measured anew."""
+_PLACE = frozenset({"board", "out", "force", "resume", "dry_run", "config"})
+
 
 def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack: ExitStack) -> Job:
     """Return the job that made a finished folder, as it stood before its files were measured.
 
-    Images, network and seed are those of the folder's own report; threads, number of runs and
-    `--require-measured` are the new command's.
+    Images, network, seed and budgets are those of the folder's own report; `_OWN` options are the
+    new command's.
 
     Raises:
-        UsageError: the folder holds no result with model files, or it is another board's.
+        UsageError: the folder holds no result with model files, it is another board's, or the new
+            command has an option that would make other files.
     """
     from compress_export.job import Job
     from compress_export.pruning import Pruned
     from compressor.saved import load_model
     from runtime_bench import Check
 
-    report = _checked_report(out, board)
+    report = checked_report(out, board)
     saved = JobOptions(**report["options"])
+    _refuse_changes(options, saved)
     folder = stack.enter_context(OutputFolder(out, force=options.force, update=True))
     for name in _KEPT:
         if (out / name).is_dir():
@@ -56,11 +67,12 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     for picture in (PICTURE, FIRST_AID_PICTURE):
         if (out / picture).is_file():
             shutil.copy(out / picture, folder.staged)
-    log = RunLog(folder.run, console)
+    log = RunLog(None, console)  # nothing is trained: the curves in DIR.run stay as they are
     earlier = {k: v for k, v in report["timings_seconds"].items() if k not in ("load", "bench")}
     log.timings_seconds.update(earlier)
     networks = folder.staged / "torch"
     baseline = {
+        "device": options.device,
         "weights": networks / "baseline",
         "new_head": False,
         "teacher": None,
@@ -68,16 +80,7 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     }
     stack.enter_context(log)
     task = load_task(saved.model_copy(update=baseline), log.say, log.decoded)
-    done = saved.model_copy(
-        update={
-            "stages": options.stages,
-            "threads": options.threads,
-            "latency_runs": options.latency_runs,
-            "bundle_samples": options.bundle_samples,
-            "require_measured": options.require_measured,
-            "sign_key": options.sign_key,
-        }
-    )
+    done = saved.model_copy(update={name: getattr(options, name) for name in _OWN})
     precision = (saved.named_precisions or (board.target_precision,))[0]
     exports = Exports(task, board, board.formats, precision, log.say)
     job = Job(done, board, task, folder, log, exports, Epochs(0, 0, 0))
@@ -93,6 +96,7 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     job.precision_choice = [Candidate.from_json(c) for c in report.get("precision_choice", ())]
     if report.get("quantization_training"):
         job.quantization = QuantizationFigures.from_json(report["quantization_training"])
+    job.warnings += [line for line in report["warnings"] if not _SLOWER.search(line)]
     job.device_measurements = report.get("device_measurements", [])
     job.target = Target({}, report["target"]) if report["target"] else None
     job.checks += [Check(**check) for check in report["checks"] if check["budget"] == "target"]
@@ -110,7 +114,23 @@ def read_report(out: Path) -> dict[str, Any]:
     return report
 
 
-def _checked_report(out: Path, board: Board) -> dict[str, Any]:
+def _refuse_changes(options: JobOptions, saved: JobOptions) -> None:
+    given = options.model_fields_set - _PLACE - set(_OWN)
+    for name in sorted(name for name in given if getattr(options, name) != getattr(saved, name)):
+        was = saved.model_dump(mode="json")[name]
+        raise UsageError(
+            f"--{name.replace('_', '-')}: --stages bench measures files as they are, which were "
+            f"made with {was}; leave the option out, run the stages that make files, or judge by "
+            "other limits with compress-export gate"
+        )
+
+
+def checked_report(out: Path, board: Board) -> dict[str, Any]:
+    """Return what is in the report.json of a folder whose files can be measured.
+
+    Raises:
+        UsageError: it has no result with model files, or another board's.
+    """
     path = out / "report.json"
     if not (out / "bundle").is_dir() or not path.is_file():
         raise UsageError(

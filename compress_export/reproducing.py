@@ -76,8 +76,16 @@ def reproduce(given: Path, out: Path | None, console: Console, **flags: bool) ->
 
 
 def figure_differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Compare two reports, times and process memory aside: files, weights, choices, figures."""
-    return differences(_untimed(before), _untimed(after))
+    """Compare two reports, times and process memory aside: files, weights, choices, figures.
+
+    Of a folder that was measured again, the options count that made its files.
+    """
+    return differences(_untimed(_as_made(before)), _untimed(_as_made(after)))
+
+
+def _as_made(report: Mapping[str, Any]) -> dict[str, Any]:
+    made_by = report.get("made_by") or report
+    return {**report, "options": made_by.get("options")}
 
 
 def file_differences(before: Path, after: Path) -> list[str]:

@@ -143,7 +143,7 @@ def _write_log(trace: str) -> str:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(trace)
         return name
-    except OSError:
+    except Exception:  # whatever keeps the log from being written must not hide the error
         sys.stderr.write(trace)
         return "the lines above"
 

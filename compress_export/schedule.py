@@ -55,6 +55,8 @@ def choose_epochs(options: JobOptions, steps_per_epoch: int, trained: bool) -> E
     finetune = _or(options.finetune_epochs, _at_least(10, 300, steps_per_epoch))
     if not CATALOGUE[options.method].searches and options.rounds == 1:
         search, finetune = 0, search + finetune
+    if "prune" not in options.stages:
+        search = finetune = 0
     return Epochs(
         baseline=_or(options.baseline_epochs, baseline),
         search=search,

@@ -11,6 +11,7 @@ _UNITS = {
     "MIB": 2**20,
     "GIB": 2**30,
 }
+_MOST_BYTES = 2**63
 _PATTERN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*")
 
 
@@ -18,16 +19,23 @@ def parse_size(text: str) -> int:
     """Bytes of a size such as "1MiB", "500 KiB" or "2MB" (the case of the unit is free).
 
     Raises ValueError with the allowed units where the unit is missing or unknown, and for
-    sizes below one byte.
+    sizes below one byte or beyond any disk.
     """
     match = _PATTERN.fullmatch(text)
     factor = _UNITS.get(match.group(2).upper()) if match else None
     if match is None or factor is None:
         raise ValueError(f"{text!r} is not a size: give a number with B, KB, MB, KiB or MiB")
-    size_bytes = int(float(match.group(1)) * factor)
+    size_bytes = float(match.group(1)) * factor
     if size_bytes < 1:
         raise ValueError(f"{text!r} is less than one byte")
-    return size_bytes
+    if size_bytes > _MOST_BYTES:
+        raise ValueError(f"{shortened(text)!r} is more than {_MOST_BYTES // 2**60} EiB")
+    return int(size_bytes)
+
+
+def shortened(text: str) -> str:
+    """What a message shows of a text that may be long."""
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def mib(size_bytes: float) -> str:

@@ -19,6 +19,7 @@ from compress_export.data import (
     load_data,
     train_batches,
 )
+from compress_export.data.preprocessing import saved_input
 from compress_export.data.splits import VALIDATION_SHARE, are_classes, strata
 from compress_export.judging import load_objective
 from compress_export.networks import architecture_of, load_original, load_teacher
@@ -165,7 +166,7 @@ def load_task(
     objective = load_objective(options.loss, options.metric)
     torch.manual_seed(options.seed)
     architecture = architecture_of(options.model, options.weights)
-    preprocessing = _preprocessing(options, architecture)
+    preprocessing = _preprocessing(options, architecture, say)
     data = load_data(
         options.data,
         input_size=preprocessing.size,
@@ -203,13 +204,28 @@ def load_task(
     )
 
 
-def _preprocessing(options: JobOptions, architecture: str) -> Preprocessing:
-    usual = default_input(architecture)
-    return Preprocessing(
+def _preprocessing(
+    options: JobOptions, architecture: str, say: Callable[[str], None]
+) -> Preprocessing:
+    """What the user says, else what a saved network was trained with, else what is usual."""
+    folder = options.weights if options.weights is not None and options.weights.is_dir() else None
+    saved = saved_input(folder) if folder is not None else None
+    usual = saved or default_input(architecture)
+    chosen = Preprocessing(
         size=options.input_size or usual.size,
         mean=options.mean or usual.mean,
         std=options.std or usual.std,
     )
+    if saved is not None and chosen != saved:
+        say(
+            f"notice: {folder} was trained with --input-size {saved.size} --mean "
+            f"{_listed(saved.mean)} --std {_listed(saved.std)}; what was given counts"
+        )
+    return chosen
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return ",".join(f"{value:g}" for value in values)
 
 
 def _named(data: ImageData) -> str:

@@ -41,6 +41,10 @@ class Compute:
             raise ValueError(
                 f"--device {device}: this PyTorch sees no CUDA device; use cpu or auto"
             )
+        if chosen.type == "cuda" and (chosen.index or 0) >= (count := torch.cuda.device_count()):
+            raise ValueError(
+                f"--device {device}: this machine has {count} CUDA devices, counted from 0"
+            )
         if chosen.type == "mps" and not torch.backends.mps.is_available():
             raise ValueError(
                 f"--device {device}: this PyTorch sees no Metal device; use cpu or auto"

@@ -46,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("which folder? name the one that holds manifest.json")
     if options.json and not options.json.absolute().parent.is_dir():
         parser.error(f"--json {options.json}: its folder does not exist")
+    if options.json and options.json.is_dir():
+        parser.error(f"--json {options.json}: is a folder; give the name of a file")
     if find_spec("numpy") is None:
         return _complain(f"{sys.executable} has no numpy: pip install numpy", EXIT_NOT_MEASURED)
     signal.signal(signal.SIGTERM, _terminate)

@@ -100,6 +100,8 @@ def _check_places(json: Path | None, ssh_config: Path | None) -> None:
 
     if json is not None and not json.absolute().parent.is_dir():
         raise UsageError(f"--json {json}: its folder does not exist")
+    if json is not None and json.is_dir():
+        raise UsageError(f"--json {json}: is a folder; give the name of a file")
     if ssh_config is not None and not ssh_config.is_file():
         raise UsageError(f"--ssh-config {ssh_config}: no such file")
 

@@ -16,9 +16,9 @@ def sign(
         typer.Option(metavar="KEY.pem", help="Private elliptic-curve key, without a passphrase."),
     ],
 ) -> Callable[[], int]:
-    """Sign a bundle with the OpenSSF model-signing tool, for deploy and runtime-bench to check.
+    r"""Sign a bundle with the OpenSSF model-signing tool, for deploy and runtime-bench to check.
 
-    The bundle has to be as its SHA256SUMS says. Needs pip install 'compress-export[signing]'.
+    The bundle has to be as its SHA256SUMS says. Needs pip install 'compress-export\[signing]'.
     """
 
     def action() -> int:

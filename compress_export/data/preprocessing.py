@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress_export.options import LEAST_SIZE, MOST_SIZE
+from compress_export.whole_files import write_whole
 from compressor.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,3 +64,43 @@ class Preprocessing:
             "scale": self.scale,
             "channel_order": "RGB",
         }
+
+
+_FILE = "input.json"
+_MOST_BYTES = 2**16
+
+
+def save_input(preprocessing: Preprocessing, folder: Path) -> None:
+    """Note beside a saved network what it was trained with."""
+    entry = {name: getattr(preprocessing, name) for name in ("size", "mean", "std")}
+    write_whole(folder / _FILE, json.dumps(entry) + "\n")
+
+
+def saved_input(folder: Path) -> Preprocessing | None:
+    """Return what a saved network was trained with; None where the folder doesn't say.
+
+    Raises:
+        InputError: it says nonsense.
+    """
+    path = folder / _FILE
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            entry = json.loads(file.read(_MOST_BYTES))
+        size = int(entry["size"])
+        if not LEAST_SIZE <= size <= MOST_SIZE:
+            raise ValueError(f"{size} pixels")
+        return Preprocessing(size, _triple(entry["mean"]), _triple(entry["std"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
+        raise InputError(
+            f"{path} is damaged ({type(error).__name__}): wanted are size, mean and std; without "
+            "the file, --input-size, --mean and --std say it"
+        ) from error
+
+
+def _triple(values: list[float]) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    if not all(math.isfinite(value) for value in (red, green, blue)):
+        raise ValueError("not finite")
+    return red, green, blue

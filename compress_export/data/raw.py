@@ -80,7 +80,7 @@ def from_parts(
     if len(classes) < 2:
         held = f"all images are of {classes[0]!r}" if classes else "there are no images"
         raise InputError(f"data {source}: at least two classes are needed, {held}")
-    _refuse_unwritable(source, classes)
+    refuse_unwritable(source, classes)
     validation = None
     if "whole" in parts:
         train, test = _split_off_test(source, parts["whole"], classes, seed)
@@ -96,7 +96,7 @@ def from_parts(
         train=train,
         validation=validation,
         test=test,
-        flip_allowed=_flip_allowed(classes),
+        flip_allowed=flip_allowed(classes),
         description=description,
     )
 
@@ -138,7 +138,7 @@ def _split_off_test(
     return whole.take(train), whole.take(test)
 
 
-def _refuse_unwritable(source: str, classes: tuple[str, ...]) -> None:
+def refuse_unwritable(source: str, classes: tuple[str, ...]) -> None:
     """labels.txt has one class per line, in UTF-8."""
     for name in classes:
         if name.splitlines() != [name] or name != name.encode("utf-8", "replace").decode("utf-8"):
@@ -148,6 +148,6 @@ def _refuse_unwritable(source: str, classes: tuple[str, ...]) -> None:
             )
 
 
-def _flip_allowed(classes: tuple[str, ...]) -> bool:
+def flip_allowed(classes: tuple[str, ...]) -> bool:
     """Classes called 0 to 9 or A to Z are characters, and those change when mirrored."""
     return not all(len(name) == 1 and name.isalnum() for name in classes)

@@ -15,7 +15,13 @@ import numpy as np
 from compress_export.data import lists
 from compress_export.data.arrays import checked_labels, checked_pixels, holds_arrays, open_arrays
 from compress_export.data.folders import open_folder
-from compress_export.data.raw import TEST_SHARE, RawData, RawSet
+from compress_export.data.raw import (
+    TEST_SHARE,
+    RawData,
+    RawSet,
+    flip_allowed,
+    refuse_unwritable,
+)
 from compress_export.data.splits import are_classes, stratified_split
 from compressor.errors import InputError
 from compressor.user_code import first_line, is_callable_spec, load_callable
@@ -109,13 +115,14 @@ def open_function(spec: str) -> RawData:
             f"calling it gave {type(error).__name__}: {first_line(error)}"
         ) from error
     classes = tuple(str(name) for name in names)
+    refuse_unwritable(repr(spec), classes)
     return RawData(
         name=spec,
         classes=classes,
         train=_checked_set(repr(spec), "training", train_images, train_labels, len(classes)),
         validation=None,
         test=_checked_set(repr(spec), "test", test_images, test_labels, len(classes)),
-        flip_allowed=True,
+        flip_allowed=flip_allowed(classes),
         description=f"the function {spec}",
     )
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from compress_export.fleet.need import Member
+from compress_export.provenance import board_sha256
 
 
 def adopt(
@@ -44,6 +45,7 @@ def adopt(
     mine = {
         **report,
         "board": board.id,
+        "inputs": {**report["inputs"], "board_sha256": board_sha256(board)},
         "options": {**report["options"], "board": member.options.board},
         "checks": [check.to_json() for check in checks],
         "violations": [check.to_json() for check in checks if check.status == "fail"],

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compress_export.options import JobOptions
+from compress_export.provenance import board_sha256
 from compress_export.targets import LATENCY
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def need_of(
     from compress_export.latency_target import why_not_searchable
     from exporters.bundle import limits_of
 
-    idle = {_NEVER_STEERS} | ({LATENCY} if why_not_searchable(board) else set())
+    idle = {_NEVER_STEERS} | ({LATENCY} if why_not_searchable(board, formats) else set())
     if by_measurement:
         idle = set()
     return {
@@ -115,4 +115,4 @@ def distinct_needs(jobs: Sequence[JobOptions]) -> tuple[Need, ...]:
 
 def digest(board: Board) -> str:
     """Short text that changes with anything in a descriptor, for --resume."""
-    return hashlib.sha256(board.model_dump_json().encode()).hexdigest()[:12]
+    return board_sha256(board)[:12]

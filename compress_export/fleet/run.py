@@ -18,7 +18,7 @@ from compress_export.fleet.need import Need, digest, distinct_needs
 from compress_export.fleet.report import BoardResult, build_fleet_report, write_fleet_report
 from compress_export.fleet.sharing import Sharing
 from compress_export.options import JobOptions
-from compress_export.outputs import OutputFolder, is_unfinished, run_folder
+from compress_export.outputs import OutputFolder, is_unfinished, refuse_occupied, run_folder
 from compress_export.run_action import note_job
 
 Say = Callable[[str], None]
@@ -84,12 +84,13 @@ def compress_fleet(jobs: Sequence[JobOptions], console: Console | None = None) -
 
 def plan_fleet(jobs: Sequence[JobOptions], console: Console) -> int:
     """Print the needs and what each job would do; write nothing."""
-    from compress_export.pipeline import plan_job
+    from compress_export.pipeline import show_plan
 
-    needs = _checked(jobs)
+    needs, options = _checked(jobs), jobs[0]
+    refuse_occupied(options.out or DEFAULT_OUT, force=options.force, resume=options.resume)
     for number, need in enumerate(needs, start=1):
         console.print(f"need {number} of {len(needs)}: {need.boards}", highlight=False)
-        plan_job(need.members[0].options, console)
+        show_plan(need.members[0].options, console)
     return ExitCode.PASSED
 
 

@@ -232,6 +232,33 @@ def test_what_has_run_out_is_one_line_and_leaves_no_log(
     assert [path.name for path in (tmp_path / "out.run").iterdir()] == ["baseline.pt"]
 
 
+@pytest.mark.parametrize(
+    ("ending", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "interrupted; nothing is lost: go on with the same command"),
+        (RuntimeError("an unknown operator"), 3, "RuntimeError: an unknown operator (traceback in"),
+    ],
+)
+def test_the_working_directory_may_be_the_output_folder(
+    pipeline: Callable[..., Seen],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    ending: BaseException,
+    code: int,
+    said: str,
+) -> None:
+    pipeline(ending)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here.run").mkdir()
+    (tmp_path / "here.run" / "baseline.pt").touch()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["--board", "jetson", "--out", "."]) == code
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert shown.count("\n") == 1
+
+
 def test_a_training_that_diverges_is_one_line(
     pipeline: Callable[..., Seen], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -22,6 +22,8 @@ from compress_export.data import (
 )
 from compress_export.data.batches import prefetch
 from compress_export.data.image_set import MemoryPixels, read_image_set
+from compress_export.data.preprocessing import save_input, saved_input
+from compressor.compute import Compute
 from compressor.errors import InputError
 
 PLAIN = Preprocessing(16, mean=(0, 0, 0), std=(1, 1, 1), scale=1.0)  # pixels stay 0..255
@@ -239,3 +241,36 @@ def test_prefetch_leaves_no_thread_when_its_consumer_stops() -> None:
     assert next(stream) == 0
     stream.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("prefetch")]
+
+
+def test_a_saved_network_says_what_it_was_trained_with(tmp_path: Path) -> None:
+    assert saved_input(tmp_path) is None
+    preprocessing = Preprocessing(48, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    save_input(preprocessing, tmp_path)
+    assert saved_input(tmp_path) == preprocessing
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"size": 48}',
+        '{"size": 1e9, "mean": [0, 0, 0], "std": [1, 1, 1]}',
+        '{"size": 48, "mean": [0, NaN, 0], "std": [1, 1, 1]}',
+        '{"size": 48, "mean": [0, 0], "std": [1, 1, 1]}',
+        "[" * 100_000,
+    ],
+)
+def test_a_damaged_note_of_the_input_is_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "input.json").write_text(text)
+    with pytest.raises(InputError, match="input.json is damaged.*--input-size, --mean") as caught:
+        saved_input(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_device_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="cuda:7: this machine has 1 CUDA devices"):
+        Compute.choose("cuda:7")

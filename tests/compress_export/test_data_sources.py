@@ -341,6 +341,8 @@ def short(): return (images(40, (8, 8, 3)), labels[:7]), test, names
 def beyond(): return (images(40, (8, 8, 3)), labels + 1), test, names
 def two(): return images(40, (8, 8, 3)), labels
 def empty(): return (images(40, (8, 8, 3)), labels), (images(0, (8, 8, 3)), labels[:0]), names
+def lines(): return (images(40, (8, 8, 3)), labels), test, ["up\\nper", "lower"]
+def digits(): return (images(40, (8, 8, 3)), labels), test, ["0", "1"]
 def fails(): raise FileNotFoundError("no disk\\nsecond line")
 """
 
@@ -351,6 +353,11 @@ def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "user_images.py").write_text(USER_DATA)
     return "user_images"
+
+
+def test_characters_of_a_function_are_not_mirrored_either(user_module: str) -> None:
+    assert load(f"{user_module}:nhwc").flip_allowed
+    assert not load(f"{user_module}:digits").flip_allowed
 
 
 def test_function_with_either_layout(user_module: str) -> None:
@@ -374,6 +381,7 @@ def test_function_with_either_layout(user_module: str) -> None:
         ("empty", "0 usable test images"),
         ("fails", "FileNotFoundError: no disk"),
         ("nowhere", "has no function"),
+        ("lines", "can't be written as a line of UTF-8 text"),
     ],
 )
 def test_mistakes_with_functions(user_module: str, function: str, said: str) -> None:

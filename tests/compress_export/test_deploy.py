@@ -322,6 +322,12 @@ def test_one_bad_device_does_not_stop_the_others(device, bundles):
     assert _now(device / "m") == contents(bundles[0])
 
 
+def test_figures_do_not_go_into_a_folder(device, bundles, capsys, tmp_path):
+    assert _deploy(bundles[0], "--bench", "--json", tmp_path, f"board:{device}/m") == 2
+    assert "is a folder; give the name of a file" in capsys.readouterr().err
+    assert not (device / "m").exists()
+
+
 def test_dry_run_sends_nothing(device, bundles, capsys):
     assert _deploy(bundles[0], "--dry-run", f"board:{device}/m") == 0
     assert "slim.int8.onnx" in capsys.readouterr().out

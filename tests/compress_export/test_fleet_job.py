@@ -13,6 +13,9 @@ from tiny_jobs import NETWORK, Ended, run_here
 
 from boards import load_board
 from compress_export.cli import main
+from compress_export.job import checked_board
+from compress_export.options import JobOptions
+from compress_export.provenance import board_sha256
 from runtime_bench import host_facts, read_manifest, verify_files, verify_sums
 
 WORDS = "--formats onnx --target-macs 0.5 --max-drop 60 --baseline-epochs 1 --seed 2"
@@ -94,6 +97,15 @@ def test_every_board_has_a_folder_of_its_own(fleet: Ended) -> None:
     assert files(fleet.out / "roomy") != files(fleet.out / "jetson")
     assert read_manifest(fleet.out / "tight" / "bundle").budgets["peak_rss_mib"] == 1
     assert not (fleet.run / "jobs" / "roomy").exists()
+
+
+def test_an_adopted_folder_names_its_own_board(fleet: Ended, boards: list[str]) -> None:
+    for given in boards:
+        board = load_board(given)
+        report = json.loads((fleet.out / board.id / "report.json").read_text())
+        options = JobOptions(**report["options"])
+        assert options.board == given
+        assert report["inputs"]["board_sha256"] == board_sha256(checked_board(options)[0])
 
 
 def test_one_page_compares_the_boards(fleet: Ended) -> None:

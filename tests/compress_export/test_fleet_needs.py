@@ -96,9 +96,9 @@ def test_a_latency_budget_parts_needs_where_it_steers(monkeypatch: pytest.Monkey
     jetson = load_board("jetson")
     faster = changed(jetson, "budgets.latency_p90_ms", 5.0)
     where = "compress_export.latency_target.why_not_searchable"
-    monkeypatch.setattr(where, lambda board: "another machine")
+    monkeypatch.setattr(where, lambda *_: "another machine")
     assert need(faster) == need(jetson)
-    monkeypatch.setattr(where, lambda board: None)
+    monkeypatch.setattr(where, lambda *_: None)
     assert need(faster) != need(jetson)
 
 

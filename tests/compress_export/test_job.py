@@ -20,6 +20,7 @@ from tiny_jobs import NETWORK, QUICK, Ended, run_here
 
 from boards import load_board
 from compress_export.exit_codes import verdict_code
+from compress_export.reproducing import figure_differences
 from runtime_bench import open_samples, read_manifest, verify_files, verify_sums
 
 ROOT = Path(__file__).parents[2]
@@ -41,6 +42,7 @@ def test_every_file_is_there(jetson: Ended) -> None:
     assert jetson.complained == ""
     found = {path.relative_to(jetson.out).as_posix() for path in jetson.out.rglob("*.*")}
     kinds = [f"{p}.{f}" for p in ("float32", "int8") for f in ("onnx", "tflite")]
+    saved = ("model.json", "model.safetensors", "input.json")
     assert found == {
         "report.json",
         "report.md",
@@ -59,7 +61,7 @@ def test_every_file_is_there(jetson: Ended) -> None:
         "reference/slim.float32.onnx",
         "reference/slim.float32.tflite",
         "reference/manifest.json",
-        *(f"torch/{n}/model.{s}" for n in ("baseline", "slim") for s in ("json", "safetensors")),
+        *(f"torch/{network}/{name}" for network in ("baseline", "slim") for name in saved),
     }
     assert not (jetson.run / "staged").exists()
 
@@ -192,14 +194,16 @@ def test_curves_and_rows_are_kept(jetson: Ended) -> None:
 
 
 def test_saved_networks_go_on(jetson: Ended, tmp_path: Path) -> None:
-    """The architecture comes from the folder: no --model is given."""
-    options = "--board x86-64 --input-size 8 --stages quantize --formats onnx --baseline-epochs 0"
+    """Architecture and input come from the folder: neither --model nor --input-size is given."""
+    options = "--board x86-64 --stages quantize --formats onnx --baseline-epochs 0"
     slim = jetson.out / "torch" / "slim"
     again = run_here(tmp_path / "again", *options.split(), "--weights", slim)
     assert again.code == 0, again.complained
     before, after = jetson.report["stages"]["slim"], again.report["stages"]["baseline"]
     assert (after["params"], after["macs"]) == (before["params"], before["macs"])
     assert after["validation_top1"] == before["validation_top1"]
+    shape = read_manifest(again.out / "bundle").image_shape
+    assert shape == read_manifest(jetson.out / "bundle").image_shape == (3, 8, 8)
 
 
 def test_bench_alone_measures_a_folder_again(jetson: Ended, tmp_path: Path) -> None:
@@ -213,6 +217,24 @@ def test_bench_alone_measures_a_folder_again(jetson: Ended, tmp_path: Path) -> N
         assert [a[name] for a in new["artifacts"]] == [a[name] for a in old["artifacts"]]
     assert len(open_samples(again.out / "bundle" / "samples.npz")) == 30
     verify_sums(again.out / "bundle")
+    assert figure_differences(old, new) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--max-drop 1", "--max-drop: --stages bench measures files as they are, which were made"),
+        ("--seed 9", "--seed: --stages bench measures files as they are, which were made with 0"),
+    ],
+)
+def test_measuring_again_refuses_what_it_can_not_do(
+    jetson: Ended, tmp_path: Path, words: str, said: str
+) -> None:
+    shutil.copytree(jetson.out, tmp_path / "out")
+    refused = run_here(tmp_path / "out", "--board", "jetson", "--stages", "bench", *words.split())
+    assert refused.code == 2
+    assert said in refused.complained
+    assert refused.complained.count("\n") == 1
 
 
 # -- options ---------------------------------------------------------------------------------------
@@ -326,6 +348,22 @@ def test_a_dry_run_writes_nothing(job: Job, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     for said in ("ESP32-S3", "does not bind", "smallest net within 1 points", "training: about"):
         assert said in ended.said
+
+
+def test_a_dry_run_plans_the_stages_that_are_named(job: Job, jetson: Ended) -> None:
+    ended = job("--board jetson --stages quantize,bench --dry-run")
+    assert ended.code == 0, ended.complained
+    assert "search 0, fine-tuning 0" in ended.said
+    assert "target:" not in ended.said and "rung" not in ended.said
+    occupied = run_here(jetson.out, *NETWORK, "--board", "jetson", "--dry-run")
+    assert occupied.code == 2
+    assert "exists; replace it with --force" in occupied.complained
+    again = run_here(jetson.out, "--board", "jetson", "--stages", "bench", "--dry-run")
+    assert again.code == 0, again.complained
+    assert again.said.startswith("stages:   bench, of the files in")
+    nothing = job("--board jetson --stages bench --dry-run")
+    assert nothing.code == 2
+    assert "holds no bundle/" in nothing.complained
 
 
 def test_a_board_without_int8_gets_float16(job: Job) -> None:

@@ -16,6 +16,7 @@ from compress_export.errors import UsageError
 from compress_export.job_file import resolve_options
 from compress_export.joint import best_way, precision_groups
 from compress_export.latency_target import no_tables
+from compress_export.pipeline import train_quantized
 from compress_export.precision_choice import Candidate
 from compress_export.targets import BYTES_PER_VALUE, channel_step
 from compressor.saved import load_model
@@ -50,6 +51,20 @@ def test_a_microcontroller_has_nothing_to_choose() -> None:
 
 def way(precision: str) -> Any:
     return SimpleNamespace(branch=precision, exports=SimpleNamespace(precision=precision))
+
+
+def test_only_networks_for_rounded_files_train_with_rounding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trained: list[str] = []
+    monkeypatch.setattr(
+        "compress_export.quantization_training.train_for_files",
+        lambda job: trained.append(job.exports.precision),
+    )
+    ways = [way(name) for name in ("int8", "float16", "float32", "int4-weights")]
+    job: Any = SimpleNamespace(ways=ways, pruned=None)
+    train_quantized(job)
+    assert trained == ["int8", "int4-weights"]
 
 
 def test_budgets_then_accuracy_decide_between_networks() -> None:

@@ -202,6 +202,25 @@ def test_the_users_latency() -> None:
     assert macs.limits.keys() == {"macs", "latency_ms"}
 
 
+def test_an_accelerators_latency_is_not_measured_on_cpu_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import runtime_bench
+
+    monkeypatch.setattr(runtime_bench, "host_matches", lambda *_: True)
+    for board, format, profile in (
+        ("jetson", "onnx", "tensorrt"),
+        ("coral", "tflite", "edge-tpu"),
+    ):
+        reason = why_not_searchable(load_board(board), (format,))
+        assert reason == f"{format} files are timed on CPU cores here, not on {profile}"
+    assert why_not_searchable(load_board("jetson"), ("tflite",)) is None
+    assert why_not_searchable(load_board("jetson")) is not None
+    wanted = JobOptions(board="jetson", target_latency="5ms", formats="onnx,tflite")
+    with pytest.raises(UsageError, match="CPU cores here, not on tensorrt; run this where it"):
+        refuse_unsearchable(wanted, load_board("jetson"))
+
+
 def board_of(arch: str, isa: tuple[str, ...]) -> Board:
     board = load_board("x86-64")
     return board.model_copy(update={"cpu": board.cpu.model_copy(update={"arch": arch, "isa": isa})})

@@ -155,8 +155,8 @@ class Machine:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.tables = self.timed = 0
-        monkeypatch.setattr(latency_target, "why_not_searchable", lambda board: None)
-        monkeypatch.setattr(measured_limits, "why_not_searchable", lambda board: None)
+        monkeypatch.setattr(latency_target, "why_not_searchable", lambda *_: None)
+        monkeypatch.setattr(measured_limits, "why_not_searchable", lambda *_: None)
         monkeypatch.setattr(measured_limits, "latency_tables", self.latency_tables)
         monkeypatch.setattr(measured_limits, "files_p90_ms", self.files_p90_ms)
 
@@ -249,7 +249,7 @@ def test_on_another_machine(job: Job, tmp_path: Path, monkeypatch: pytest.Monkey
     """The user's latency is refused, a board's own one is named and left out."""
     reason = "this machine is a teapot"
     for module in (latency_target, measured_limits, plan):
-        monkeypatch.setattr(module, "why_not_searchable", lambda board: reason)
+        monkeypatch.setattr(module, "why_not_searchable", lambda *_: reason)
     refused = job(LATENCY, board_with(tmp_path))
     assert refused.code == 2
     assert refused.complained.count("\n") == 1

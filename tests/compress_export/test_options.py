@@ -89,6 +89,10 @@ def test_lists_triples_and_sizes_are_read_from_text() -> None:
         ("target_macs", "0", "--target-macs 0: must be above 0"),
         ("target_macs", "nan", "--target-macs nan: must be above 0"),
         ("target_size", "3", "--target-size 3: '3' is not a size: give a number with B, KB"),
+        ("target_size", "9" * 400 + "MiB", "99...' is more than 8 EiB"),
+        ("target_latency", "9" * 400 + "ms", "99...' is more than a day"),
+        ("learning_rate", "inf", "--learning-rate inf: must be a finite number"),
+        ("out", "/", "--out /: is the root of the file system; choose a folder in it"),
         ("stages", "prune,bake", "'prune', 'quantize' or 'bench'"),
         ("formats", "", "names nothing"),
         ("precision", "int4", "must be 'float32', 'float16', 'int8'"),
@@ -123,6 +127,12 @@ def test_mistakes_name_option_value_and_what_is_allowed(option: str, value: str,
 def test_mean_without_std_is_refused() -> None:
     with pytest.raises(UsageError, match="--mean and --std belong together"):
         resolve_options({"board": "jetson", "mean": "0,0,0"})
+
+
+@pytest.mark.parametrize("mean", ["nan,0,0", "0,inf,0"])
+def test_a_mean_is_finite(mean: str) -> None:
+    with pytest.raises(UsageError, match="--mean.* must be a finite number"):
+        resolve_options({"board": "jetson", "mean": mean, "std": "1,1,1"})
 
 
 def test_a_teacher_with_nothing_to_teach_is_refused() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from compress_export.errors import UsageError
-from compress_export.outputs import OutputFolder, default_out
+from compress_export.outputs import OutputFolder, default_out, is_unfinished, run_folder
 
 
 def finish(out: Path, text: str, *, force: bool = False) -> None:
@@ -65,7 +65,38 @@ def test_an_unfinished_run_is_not_lost_by_accident(tmp_path: Path) -> None:
         OutputFolder(out)
     assert (tmp_path / "out.run" / "checkpoints" / "1.safetensors").exists()
     with OutputFolder(out, force=True) as output:
+        output.claim_job({"seed": 1})
         assert not (output.run / "checkpoints").exists()
+
+
+def test_a_mistake_does_not_cost_an_unfinished_run(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    leave_unfinished(out)
+    with pytest.raises(UsageError, match="no such image"), OutputFolder(out, force=True):
+        raise UsageError("no such image")  # before the job is claimed
+    with OutputFolder(out, resume=True) as output:
+        assert (output.run / "checkpoints" / "1.safetensors").read_bytes() == b"weights"
+
+
+def test_measuring_again_leaves_the_curves_and_can_be_done_over(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    finish(out, "first")
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), OutputFolder(out, update=True) as output:
+            (output.run / "samples.npz").write_bytes(b"what the bench reads")
+            raise KeyboardInterrupt
+        assert not is_unfinished(out)
+    assert (out / "report.json").read_text() == "first"
+    assert (tmp_path / "out.run" / "search.csv").read_text() == "epoch\n1\n"
+
+
+def test_the_working_directory_has_a_run_folder_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert run_folder(Path()) == tmp_path / "here.run"
+    assert not is_unfinished(Path())
 
 
 def test_an_existing_folder_is_refused_and_unchanged(tmp_path: Path) -> None:

@@ -104,6 +104,7 @@ REPORT: dict[str, Any] = {
         {"budget": "latency_p90_ms", "value": 1.0, "status": "pass"},
         {"budget": "file_size_mib", "value": 2.0, "status": "pass"},
     ],
+    "options": {"stages": ["prune"], "seed": 0},
     "warnings": ["a.onnx is slower than b.onnx: p50 2 ms", "few test images"],
     "timings_seconds": {"search": 3.0},
     "verdict": "pass",
@@ -134,6 +135,14 @@ def test_time_and_memory_do_not_count(
     found = figure_differences(REPORT, after)
     assert len(found) == (line is not None)
     assert line is None or found[0].startswith(line)
+
+
+def test_of_a_folder_measured_again_the_options_count_that_made_it() -> None:
+    made_by = {"options": REPORT["options"], "environment": {}}
+    again = {**REPORT, "options": {"stages": ["bench"], "seed": 0}, "made_by": made_by}
+    assert figure_differences(REPORT, again) == []
+    other = {**again, "made_by": {**made_by, "options": {"stages": ["prune"], "seed": 1}}}
+    assert figure_differences(REPORT, other) == ["options.seed was 0 and is 1"]
 
 
 def test_files_are_compared_byte_by_byte(tmp_path: Path) -> None:

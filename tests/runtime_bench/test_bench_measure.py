@@ -204,7 +204,12 @@ def test_command_line_mistakes_exit_2(
 ) -> None:
     assert main([str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("runtime-bench: ")
-    for wrong in (["--runs", "0"], ["--json", str(tmp_path / "no" / "x.json")], ["--what"]):
+    for wrong in (
+        ["--runs", "0"],
+        ["--json", str(tmp_path / "no" / "x.json")],
+        ["--json", str(tmp_path)],
+        ["--what"],
+    ):
         with pytest.raises(SystemExit) as caught:
             main([str(root / "bundle"), *wrong])
         assert caught.value.code == 2

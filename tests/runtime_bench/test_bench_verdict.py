@@ -276,6 +276,16 @@ def test_the_worst_status_decides(
     assert len(violations(checks)) == statuses.count("fail")
 
 
+@pytest.mark.parametrize("limit", [4.0, 20.0])
+def test_a_cpus_latency_does_not_stand_for_an_accelerators(limit: float) -> None:
+    item = measurement(profile="tensorrt", benchable=False, measured_on="board")
+    (check,) = verdict([item], bundle({"latency_p90_ms": limit}), baseline_top1=0.9)
+    assert (check.value, check.status) == (5.0, "unverified")
+    assert check.note == "the bench times CPU cores, not tensorrt; measure it there"
+    (memory,) = verdict([item], bundle({"peak_rss_mib": 100.0}), baseline_top1=0.9)
+    assert memory.status == "pass"
+
+
 def test_the_worst_file_stands_for_a_budget() -> None:
     checks = [check_of("pass", 9.0, "a"), check_of("unverified", None, "b"), check_of("pass")]
     assert [check.file for check in worst(checks)] == ["b"]
