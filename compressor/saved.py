@@ -48,7 +48,10 @@ def save_model(model: nn.Module, architecture: str, num_classes: int, folder: Pa
     from safetensors.torch import save_file
 
     with whole_file(folder / WEIGHTS_FILE) as unfinished:
+        unfinished.touch()
+        mode = unfinished.stat().st_mode
         save_file(_apart(model.state_dict()), unfinished)
+        unfinished.chmod(mode)  # safetensors leaves a file that others can't read
     description = {
         "schema_version": SCHEMA_VERSION,
         "architecture": architecture,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,16 @@ def test_emptied_branches_are_described(tmp_path: Path) -> None:
 def test_unslimmed_network_needs_no_edits(tmp_path: Path) -> None:
     assert_round_trip(build_model("resnet20", 10), "resnet20", 32, tmp_path)
     assert json.loads((tmp_path / DESCRIPTION_FILE).read_text())["edits"] == {}
+
+
+def test_both_files_can_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        save_model(build_model("resnet20", 10), "resnet20", 10, tmp_path)
+    finally:
+        os.umask(before)
+    modes = {oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()}
+    assert modes == {"0o640"}
 
 
 def test_slimmed_twice(tmp_path: Path) -> None:
