@@ -71,9 +71,13 @@ def _write_files(job: Job, reference: Path) -> None:
             job.reference += job.exports.write(
                 aided.model, job.stage, reference, [precision], aided.float_layers
             )
-        _write_missing(job, reference, [precision, *job.exports.compared])
         if job.options.chooses_precision:
+            _write_missing(job, reference, [precision])
             write_candidates(job, reference)
+        else:
+            # The float file is the source of the others: one conversion makes all.
+            beside = [] if job.pruned is None else ["float32"]
+            _write_missing(job, reference, [precision, *job.exports.compared, *beside])
 
 
 def _write_missing(job: Job, reference: Path, precisions: Sequence[str]) -> None:

@@ -36,7 +36,10 @@ class Checkpoint:
     path: Path | None
 
     def load(self) -> dict[str, Any] | None:
-        """Return the state, or None where there is none yet; the first rank's, in all of them."""
+        """Return the state, or None where there is none yet; the first rank's, in all of them.
+
+        Tensors are on the CPU, wherever they were when they were saved.
+        """
         return ranks.from_first(self._read)
 
     def save(self, state: dict[str, Any]) -> None:
@@ -50,5 +53,5 @@ class Checkpoint:
     def _read(self) -> dict[str, Any] | None:
         if self.path is None or not self.path.exists():
             return None
-        state: dict[str, Any] = torch.load(self.path, weights_only=True)
+        state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
         return state

@@ -73,7 +73,7 @@ def is_first() -> bool:
 
 
 def from_first(make: Callable[[], T]) -> T:
-    """Return what the first process makes, in all of them.
+    """Return what the first process makes, in all of them; the others get its tensors on the CPU.
 
     Args:
         make: called in the first process alone; returns tensors and plain values, nested in
@@ -95,7 +95,8 @@ def from_first(make: Callable[[], T]) -> T:
         group.broadcast(data, 0)
     if is_first():
         return made  # type: ignore[return-value]
-    received: T = torch.load(io.BytesIO(data.numpy().tobytes()), weights_only=True)
+    file = io.BytesIO(data.numpy().tobytes())
+    received: T = torch.load(file, map_location="cpu", weights_only=True)
     return received
 
 

@@ -54,7 +54,9 @@ def measure_norms(model: nn.Module, batches: Iterable[Batch], compute: Compute) 
             norm.train()
             norm.reset_running_stats()
             norm.momentum = None  # torch's cumulative average: all batches count alike
-        for x, _ in batches:
-            model(compute.images(x))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+        try:
+            for x, _ in batches:
+                model(compute.images(x))
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from compressor.placeholders import Constant
+
 Regularizer = Literal["l1", "l2"]
 
 
@@ -20,7 +22,8 @@ class Recipe:
     Attributes:
         epochs: passes over the training images.
         learning_rate: highest rate of the cycle.
-        weight_decay: on weights with more than one axis; norms and biases have none.
+        weight_decay: on weights with more than one axis; norms, biases and the constants of empty
+            branches have none.
         regularizer: what is added to a weight's gradient: weight_decay times the weight (l2) or
             times its sign (l1).
         warmup_share: share of all steps in which the rate rises; 0 is a plain cosine.
@@ -64,8 +67,11 @@ class Recipe:
 
 def sgd(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
     """Return the optimizer of a recipe; norms, biases and constants are not decayed."""
-    decayed = [p for p in model.parameters() if p.requires_grad and _is_weight(p)]
-    others = [p for p in model.parameters() if p.requires_grad and not _is_weight(p)]
+    # The constant of an empty branch has as many axes as a weight, but it acts as a bias.
+    constants = {id(p) for m in model.modules() if isinstance(m, Constant) for p in m.parameters()}
+    trained = [p for p in model.parameters() if p.requires_grad]
+    decayed = [p for p in trained if p.dim() > 1 and id(p) not in constants]
+    others = [p for p in trained if p.dim() <= 1 or id(p) in constants]
     l2 = recipe.weight_decay if recipe.regularizer == "l2" else 0.0
     groups = [
         {"params": decayed, "weight_decay": l2},
@@ -95,8 +101,3 @@ def _decay_by_sign(optimizer: torch.optim.SGD, weights: Sequence[Tensor], decay:
                     weight.grad.add_(weight.sign(), alpha=decay)
 
     optimizer.register_step_pre_hook(add)
-
-
-def _is_weight(parameter: Tensor) -> bool:
-    # A constant of an empty branch has shape (1, C, 1, 1): many axes, but it acts as a bias.
-    return parameter.dim() > 1 and parameter.numel() > parameter.shape[1]

@@ -106,7 +106,8 @@ def carry_momentum(
 ) -> None:
     """Cut the momentum of SGD as the weights were cut, and copy its other settings.
 
-    The momentum of all weights is itself a network of the same shape, so `slim` cuts it.
+    The momentum of all weights is itself a network of the same shape, so `slim` cuts it. Weights
+    that don't train have none, and are no part of an optimizer.
     """
     shadow = copy.deepcopy(old.model)
     for parameter, twin in zip(old.model.parameters(), shadow.parameters(), strict=True):
@@ -118,7 +119,7 @@ def carry_momentum(
     known = dict(old.model.named_parameters())
     cut = {name: value for name, value in shadow.named_parameters() if name in known}
     for name, parameter in new.model.named_parameters():
-        if name in cut:
+        if name in cut and parameter.requires_grad:
             after.state[parameter]["momentum_buffer"] = cut[name].detach().clone()
     for source, target in zip(before.param_groups, after.param_groups, strict=True):
         target.update({k: v for k, v in source.items() if k != "params"})

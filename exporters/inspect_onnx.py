@@ -13,12 +13,12 @@ from exporters.artifacts import Inspection, TensorSpec
 from exporters.liveness import Schedule, Step
 from exporters.onnx_file import LARGE_BYTES, read_model, session_source
 from exporters.onnx_qdq import Graph
+from exporters.onnx_tidy import LAYERS
 from exporters.quiet import quiet_step
 
 if TYPE_CHECKING:
     import onnx
 
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 INTEGER_CONVS = ("QLinearConv", "ConvInteger")
 PACKED_BITS = {"int4": 4, "uint4": 4}
 VIEWS = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Dropout")

@@ -44,7 +44,8 @@ def _conv(model: _Model, spec: LayerSpec, copy: int, source: int) -> int:
     padded_by_layer = _is_same(spec) or not any(spec.padding)
     if not padded_by_layer:
         source = _pad(model, spec, source)
-    weights = random_weights(spec, copy)
+    per_channel = model.rules is None or model.rules.per_channel_conv
+    weights = random_weights(spec, copy, per_channel)
     # torch (outputs, inputs per group, h, w) -> (outputs, h, w, inputs per group), or
     # (1, h, w, outputs) where the layer is depthwise
     order, channel_axis = ((1, 2, 3, 0), 3) if spec.kind == "depthwise" else ((0, 2, 3, 1), 0)
@@ -59,7 +60,8 @@ def _conv(model: _Model, spec: LayerSpec, copy: int, source: int) -> int:
     name = "CONV_2D"
     if spec.kind == "depthwise":
         name, options["depthMultiplier"] = "DEPTHWISE_CONV_2D", spec.outputs // spec.inputs
-    operands = [source, *model.add_weights(stored, weights.real.transpose(order), channel_axis)]
+    axis = channel_axis if per_channel else None
+    operands = [source, *model.add_weights(stored, weights.real.transpose(order), axis)]
     return model.add(name, operands, (1, *spec.output_size, spec.outputs), options)
 
 

@@ -85,7 +85,7 @@ def put_weights_back(model: onnx.ModelProto, source: onnx.ModelProto, file: Bina
 def quantized(
     weight: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, axis: int
 ) -> np.ndarray:
-    """round(weight / scale) + zero point, clipped to the zero point's dtype, in this dtype.
+    """QuantizeLinear of ONNX: round half to even, add the zero point, saturate in its dtype.
 
     Args:
         scale, zero_point: one for each position along `axis`, or one for all.

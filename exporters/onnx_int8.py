@@ -22,11 +22,13 @@ from exporters.onnx_qdq import (
     place_for_tensorrt,
 )
 from exporters.onnx_tidy import (
+    LAYERS,
     compact,
     raise_opset,
     rename_ambiguous_constants,
     strip_domains,
 )
+from exporters.onnx_weights import channel_axis
 from exporters.quiet import quiet_step
 
 if TYPE_CHECKING:
@@ -147,17 +149,14 @@ def _tensors_data(ranges: dict[str, Range]) -> Any:
 def _per_tensor_weights(
     source: onnx.ModelProto, rules: OnnxRules, weight_type: Any
 ) -> dict[str, list[dict[str, Any]]]:
-    """Overrides for the layers that the board wants with one scale for the whole weight."""
-    wanted = {
-        "Conv": rules.per_channel_conv,
-        "Gemm": rules.per_channel_linear,
-        "MatMul": rules.per_channel_linear,
-    }
-    if not any(wanted.values()):
+    """Overrides for the layers with one scale for the whole weight, by `channel_axis`."""
+    if not (rules.per_channel_conv or rules.per_channel_linear):
         return {}
-    constants = {constant.name for constant in source.graph.initializer}
+    ranks = {constant.name: len(constant.dims) for constant in source.graph.initializer}
     return {
         node.input[1]: [{"quant_type": weight_type, "symmetric": rules.weight_symmetric}]
         for node in source.graph.node
-        if not wanted.get(node.op_type, True) and node.input[1] in constants
+        if node.op_type in LAYERS
+        and node.input[1] in ranks
+        and channel_axis(node, ranks[node.input[1]], rules) is None
     }

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import onnx
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Convolutions and linear layers; the weight is their second input."""
 
 
 def strip_domains(model: onnx.ModelProto) -> None:

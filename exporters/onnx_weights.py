@@ -68,7 +68,7 @@ def _store_integers(
         name = node.input[1] if node.op_type in LAYERS else ""
         weight = graph.constants.get(name)
         if weight is not None and weight.dtype == np.float32 and name not in {*done, *kept}:
-            axis = _channel_axis(node, weight, rules)
+            axis = channel_axis(node, weight.ndim, rules)
             integers, scale = quantized_weight(weight, bits, axis)
             stored = [
                 _constant(f"{name}_integers", integers, bits),
@@ -120,8 +120,16 @@ def quantized_weight(
     return integers.astype(np.int8), scale.reshape(() if axis is None else -1)
 
 
-def _channel_axis(node: onnx.NodeProto, weight: np.ndarray, rules: OnnxRules | None) -> int | None:
-    """Axis of the outputs; None where one scale serves them all."""
+def channel_axis(node: onnx.NodeProto, rank: int, rules: OnnxRules | None) -> int | None:
+    """Axis of the outputs in a layer's weight; None where one scale serves them all.
+
+    So it does in grouped transposed convolutions, whose weights [I, O / groups, h, w] have no axis
+    of all outputs.
+
+    Args:
+        rank: number of the weight's axes.
+        rules: which layers have a scale for each output; None for all.
+    """
     attributes = {attribute.name: attribute.i for attribute in node.attribute}
     if node.op_type == "Conv":
         return 0 if rules is None or rules.per_channel_conv else None
@@ -132,4 +140,4 @@ def _channel_axis(node: onnx.NodeProto, weight: np.ndarray, rules: OnnxRules | N
         return None
     if node.op_type == "Gemm" and attributes.get("transB", 0):
         return 0
-    return weight.ndim - 1
+    return rank - 1

@@ -23,6 +23,12 @@ from exporters.clipping import (
 
 AVERAGING = 0.01  # weight of the latest image, as in PyTorch's MovingAverageMinMaxObserver
 
+SMALLEST_SCALE = 1e-9
+"""A tensor that would need a smaller one holds nothing; `compressor.quantization.grid` agrees."""
+
+SCALE_OF_ZEROS = 1e-6
+"""XNNPACK wants input scale x weight scale / output scale below 256."""
+
 Tensors = Iterable[tuple[str, np.ndarray]]
 """Name and values [images, ...], float, of each tensor for some images."""
 Observe = Callable[[], Iterator[Tensors]]
@@ -40,12 +46,20 @@ def find_ranges(
     percentile, entropy, mse: the stream runs twice, for minima and maxima and then for a histogram
         of each tensor between them; see `exporters.clipping`.
 
-    Values that aren't finite don't count.
+    Values that aren't finite don't count. A tensor that is always 0, or next to it, gets a range all
+    the same: over scales that are next to 0, LiteRT refuses a file or ends the process.
 
     Args:
         grid: what the ranges will be rounded to.
         exact: tensors that get their minimum and maximum by any method: clipped logits would tie.
     """
+    found = _found_ranges(observe, method, grid, exact)
+    return {name: _wide_enough(limits, grid) for name, limits in found.items()}
+
+
+def _found_ranges(
+    observe: Observe, method: CalibrationMethod, grid: Grid, exact: Collection[str]
+) -> dict[str, Range]:
     if method == "moving-average":
         average = MovingAverage()
         extremes = _extremes(observe, average)
@@ -134,6 +148,12 @@ def _clipped(histogram: Histogram, method: str, grid: Grid) -> Range:
     if method == "entropy":
         return entropy_range(histogram, grid)
     return mse_range(histogram, grid)
+
+
+def _wide_enough(limits: Range, grid: Grid) -> Range:
+    low, high = min(limits[0], 0.0), max(limits[1], 0.0)
+    always_zero = high - low < grid.steps * SMALLEST_SCALE
+    return (low, low + grid.steps * SCALE_OF_ZEROS) if always_zero else limits
 
 
 def _within(clipped: Range, limits: Range) -> Range:

@@ -21,7 +21,7 @@ from exporters.tflite_calibration import quantizer_ranges, tflite_ranges
 from exporters.tflite_large_kernels import large_kernels_rounded
 from exporters.tflite_pack import bounded_pads, name_outputs_as, repack
 from exporters.tflite_prelu import with_prelus_on_planes
-from exporters.tflite_recipes import static_recipe
+from exporters.tflite_recipes import CONVOLUTIONS, static_recipe
 from exporters.tflite_rewrites import rewritten_for_tflite
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def export_float16_tflite(float_path: Path, path: Path) -> None:
 
         job = quantizer.Quantizer(str(float_path))
         half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
-        for operation in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+        for operation in (*CONVOLUTIONS, "FULLY_CONNECTED"):
             job.update_quantization_recipe(
                 ".*",
                 qtyping.TFLOperationName[operation],

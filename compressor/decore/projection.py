@@ -25,6 +25,23 @@ class TargetError(ValueError):
         self.worst_ratio = worst_ratio
 
 
+def refuse_above(keep: Keep, limits: Limits, says: str) -> None:
+    """Check that a choice of channels is within limits.
+
+    Args:
+        says: beginning of the error's message.
+
+    Raises:
+        TargetError: it isn't; the message says which limits it exceeds and by how much.
+    """
+    over = {name: r for name, r in limits.ratios(as_tensor(keep)).items() if r > 1}
+    if over:
+        listing = ", ".join(
+            f"{name} is {ratio:.2f} times its limit" for name, ratio in over.items()
+        )
+        raise TargetError(says + listing, max(over.values()))
+
+
 def class_step(group: Group, channel_step: int) -> int:
     """Return by how many classes a group's width moves.
 
@@ -101,13 +118,7 @@ def project(
     if fits(there):
         return there
     smallest = ladder.above(np.inf)
-    if not fits(smallest):
-        over = {k: r for k, r in limits.ratios(as_tensor(smallest)).items() if r > 1}
-        listing = ", ".join(
-            f"{name} is {ratio:.2f} times its limit" for name, ratio in over.items()
-        )
-        message = f"the smallest possible net still misses the target: {listing}"
-        raise TargetError(message, max(over.values()))
+    refuse_above(smallest, limits, "the smallest possible net still misses the target: ")
     low, high = 0, len(order)  # classes dropped: `low` doesn't fit, `high` does
     while high - low > 1:
         middle = (low + high) // 2

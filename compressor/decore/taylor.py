@@ -11,6 +11,7 @@ from compressor.compute import Compute
 from compressor.epochs import DivergedError
 from compressor.graph import ChannelGraph
 from compressor.masks import ChannelMasks
+from compressor.modes import eval_mode
 from compressor.objective import CLASSIFICATION, Objective
 from compressor.training import Images
 
@@ -39,11 +40,10 @@ def taylor_scores(
     Raises:
         DivergedError: the loss is no number.
     """
-    was_training = model.training
-    compute.place(model).eval()
     total = torch.zeros(graph.class_count, dtype=torch.float64)
     count = 0
-    with ChannelMasks(model, graph, with_means=with_means) as masks:
+    compute.place(model)
+    with eval_mode(model), ChannelMasks(model, graph, with_means=with_means) as masks:
         for x, labels in islice(images.train(0), batches):
             mask = torch.ones(len(x), graph.class_count, device=compute.device, requires_grad=True)
             masks.set(mask)
@@ -56,5 +56,4 @@ def taylor_scores(
             (gradient,) = torch.autograd.grad(losses.sum(), mask)
             total += gradient.double().square().sum(dim=0).cpu()
             count += len(x)
-    model.train(was_training)
     return total / max(count, 1)

@@ -12,7 +12,7 @@ reads it,
   border sees something else than the middle, so these channels stay.
 
 Removing them is exact up to rounding in the first case, and in the others on every image on which
-they are silent or constant; `remove_dead` measures it on images that were not observed.
+they are silent or constant; `find_dead` measures it on images that were not observed.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from compressor.compute import Compute
+from compressor.difference import answers, relative_difference
 from compressor.graph import ChannelGraph, Keep
-from compressor.shrink import Shrinking
 from compressor.slim import slim
 from compressor.training import Images
 
@@ -43,31 +43,34 @@ _CHECKED_IMAGES = 32
 
 
 @dataclass(frozen=True)
-class Cleaned:
-    """A network without the channels that did nothing.
+class Dead:
+    """The channels of a network that do nothing.
 
     Attributes:
-        left: the smaller network; its classes count in the graph that was given.
+        keep: classes that stay.
+        folded: a copy of the network that answers as before once the others are cut out; until then
+            it has their constants twice.
         unread, silent, constant: classes that went, by the first reason that holds.
-        difference: largest change of an output on held-out images, relative to the largest output,
+        difference: largest change of an output on held-out images, relative to its largest value,
             in float64.
     """
 
-    left: Shrinking
+    keep: Keep
+    folded: nn.Module
     unread: int
     silent: int
     constant: int
     difference: float
 
 
-def remove_dead(
+def find_dead(
     model: nn.Module,
     graph: ChannelGraph,
     images: Images,
     compute: Compute,
     batches: int = OBSERVED_BATCHES,
-) -> Cleaned:
-    """Remove unread, silent and constant channels; the network itself is left as it was.
+) -> Dead:
+    """Find unread, silent and constant channels; the network itself is left as it was.
 
     Args:
         graph: the channel graph of `model`.
@@ -78,10 +81,10 @@ def remove_dead(
     keep = reads.kept(reads.unread | reads.silent | reads.constant)
     folded = fold_constants(model, graph, keep, reads.lowest)
     x = next(iter(images.validation()))[0][:_CHECKED_IMAGES]
-    left = Shrinking.whole(folded, graph).without(keep, x[:4])
     gone = ~keep
-    return Cleaned(
-        left=left,
+    return Dead(
+        keep=keep,
+        folded=folded,
         unread=int((gone & reads.unread).sum()),
         silent=int((gone & reads.silent & ~reads.unread).sum()),
         constant=int((gone & ~reads.silent & ~reads.unread).sum()),
@@ -234,9 +237,7 @@ def _answer(layer: Any, constants: Tensor) -> Tensor:
 def _difference(
     model: nn.Module, folded: nn.Module, graph: ChannelGraph, keep: Keep, x: Tensor
 ) -> float:
-    """Return max |before(x) - after(x)| / max |before(x)| of float64 copies."""
+    """Return max |before(x) - after(x)| / max |before(x)| of float64 copies, the worst output's."""
     before, after = (copy.deepcopy(m).cpu().double().eval() for m in (model, folded))
-    with torch.no_grad():
-        expected = before(x.cpu().double())
-        found = slim(after, graph, keep)(x.cpu().double())
-    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+    x = x.cpu().double()
+    return relative_difference(answers(slim(after, graph, keep), x), answers(before, x))

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from compressor.cost import as_tensor
-from compressor.decore.projection import TargetError
-from compressor.methods.dead import remove_dead
+from compressor.decore.projection import refuse_above
+from compressor.methods.dead import find_dead
 from compressor.methods.method import Choice, PruneTask
 
 
@@ -19,16 +18,8 @@ def dead_only(task: PruneTask) -> Choice:
         TargetError: what is left exceeds a limit.
     """
     start = task.start
-    cleaned = remove_dead(start.model, start.graph, task.images, task.compute)
-    classes = start.classes[cleaned.left.classes]
+    found = find_dead(start.model, start.graph, task.images, task.compute)
     keep = np.zeros(task.graph.class_count, dtype=np.bool_)
-    keep[classes] = True
-    over = {name: r for name, r in task.limits.ratios(as_tensor(keep)).items() if r > 1}
-    if over:
-        listing = ", ".join(
-            f"{name} is {ratio:.2f} times its limit" for name, ratio in over.items()
-        )
-        raise TargetError(f"without its dead channels, {listing}", max(over.values()))
-    difference = max(start.difference, cleaned.left.difference)
-    left = replace(cleaned.left, classes=classes, difference=difference)
-    return Choice(left, keep, np.where(keep, 0.0, -np.inf))
+    keep[start.classes[found.keep]] = True
+    refuse_above(keep, task.limits, "without its dead channels, ")
+    return Choice(replace(start, model=found.folded), keep, np.where(keep, 0.0, -np.inf))

@@ -104,6 +104,23 @@ def written(model: torch.nn.Module, example: Tensor) -> tuple[list[Call], set[in
     return mode.calls, {mode.maker(tensor) for tensor in _tensors(nested(answers))}
 
 
+def answer(result: Any) -> Tensor | None:
+    """Return what an operation is about: its result, or the first one of real numbers in a tuple.
+
+    Attention, recurrent layers and maxima return this beside weights, states and places.
+    """
+    entries = result if isinstance(result, (tuple, list)) else (result,)
+    return next((e for e in entries if isinstance(e, Tensor) and e.is_floating_point()), None)
+
+
+def with_answer(result: Any, changed: Tensor) -> Any:
+    """Return a result with another tensor in the place of its `answer`."""
+    old = answer(result)
+    if result is old:
+        return changed
+    return type(result)([changed if entry is old else entry for entry in result])
+
+
 def _tensors(value: Any) -> list[Tensor]:
     """Return the tensors of real numbers in nested tuples, lists and dicts."""
     if isinstance(value, Tensor):

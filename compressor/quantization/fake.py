@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from compressor.quantization.calls import Calls, written
+from compressor.quantization.calls import Calls, answer, written
 from compressor.quantization.grid import Grid
 from compressor.quantization.layers import Layer, named_layers
 from compressor.quantization.neutral import fold_norms
@@ -106,7 +106,7 @@ class FakeQuantized(nn.Module):
         if left and grids:
             scheme = self._scheme
             points = rounded_beside(self._calls, self._points, left, scheme.quantized_outputs)
-            grids = {number: grids[number] for number in points}
+            grids = {number: grid for number, grid in grids.items() if number in points}
         if INPUT in grids:
             x = grids[INPUT].rounded(x)
         with Rounding(self._scheme, grids, self._input_of, self._layer_of, left, at_layer):
@@ -150,8 +150,9 @@ class _Watching(Calls):
 
     def call(self, number: int, name: str, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         result = run(*args, **kwargs)
-        if number in self._points and isinstance(result, Tensor):
-            _widen(self._ranges, number, result)
+        x = answer(result)
+        if number in self._points and x is not None:
+            _widen(self._ranges, number, x)
         return result
 
 

@@ -23,8 +23,10 @@ LAYERS = {"conv1d": 0, "conv2d": 0, "conv3d": 0, "linear": 0, "conv_transpose2d"
 _MOVERS = frozenset(
     """chunk clone contiguous detach dropout dropout2d expand flatten flip float getitem max_pool1d
     max_pool2d movedim narrow pad permute pixel_shuffle reshape select split squeeze stack swapaxes
-    to transpose unbind unflatten unsqueeze view""".split()  # noqa: SIM905
+    tensor_split to transpose unbind unflatten unsqueeze view""".split()  # noqa: SIM905
 )
+# Float in ONNX files; in TFLite files, unrolled, every step has a grid of its own.
+_RECURRENT = frozenset({"gru", "lstm", "rnn_relu", "rnn_tanh"})
 _ACTIVATIONS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min"})
 _BEFORE_ACTIVATIONS = frozenset({*LAYERS, "add", "batch_norm"})
 
@@ -57,7 +59,7 @@ def rounded_results(
     readers = readers_of(calls)
     points = {INPUT}
     for number, call in enumerate(calls):
-        if not call.sources or call.name in _MOVERS:
+        if not call.sources or call.name in _MOVERS | _RECURRENT:
             continue
         if not _goes_on(calls, readers[number], call.name):
             points.add(number)
@@ -95,7 +97,10 @@ def inputs_of_layers(calls: Sequence[Call]) -> dict[int, int]:
 
 
 def folded_norms(model: nn.Module, calls: Sequence[Call]) -> list[FoldedNorm]:
-    """Return the batch norms that a convolution alone feeds, both called once."""
+    """Return the batch norms that a convolution alone feeds, both called once.
+
+    Those without running statistics are left out: what they divide by is another for every batch.
+    """
     owner = {
         id(tensor): name
         for name, module in model.named_modules()
@@ -116,10 +121,12 @@ def folded_norms(model: nn.Module, calls: Sequence[Call]) -> list[FoldedNorm]:
             names = [owner.get(id(c.constants[0]), "") for c in (call, norm)]
             found.append(FoldedNorm(names[0], names[1], number, readers[number][0]))
     return [
-        pair
-        for pair in found
-        if isinstance(model.get_submodule(pair.norm), nn.BatchNorm2d) and pair.layer
+        pair for pair in found if pair.layer and _has_statistics(model.get_submodule(pair.norm))
     ]
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    return isinstance(module, nn.BatchNorm2d) and module.running_var is not None
 
 
 def _goes_on(calls: Sequence[Call], readers: Sequence[int], name: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from compressor.quantization.calls import Calls
+from compressor.quantization.calls import Calls, answer, with_answer
 from compressor.quantization.grid import Grid, rounded_bias, rounded_weight, weight_scales
 from compressor.quantization.points import LAYERS
 from compressor.quantization.scheme import Scheme
@@ -54,13 +54,13 @@ class Rounding(Calls):
             result = self._seen(number, norm.passed_to(run))
         else:
             result = run(*args, **kwargs)
-        grid = self._grids.get(number)
-        return result if grid is None else grid.rounded(result)
+        grid, x = self._grids.get(number), answer(result)
+        return result if grid is None or x is None else with_answer(result, grid.rounded(x))
 
     def _round(self, number: int, name: str, layer: _Arguments) -> None:
         scheme, weight = self._scheme, layer.named["weight"]
         alone = scheme.per_channel_linear if name == "linear" else scheme.per_channel_convolutions
-        axis = LAYERS[name] if alone else None
+        axis = _channel_axis(name, layer) if alone else None
         scales = weight_scales(weight, scheme.weight_limit, axis)
         layer.named["weight"] = rounded_weight(weight, scales, scheme.weight_limit, axis)
         grid = self._grids.get(self._input_of[number]) if number in self._input_of else None
@@ -75,6 +75,14 @@ class Rounding(Calls):
         bias, steps = arguments.named["bias"], self._bias_steps.get(layer)
         if bias is not None and steps is not None:
             arguments.named["bias"] = rounded_bias(bias, steps)
+
+
+def _channel_axis(name: str, layer: _Arguments) -> int | None:
+    """Axis of the outputs in a weight; None where it counts those of one group alone.
+
+    So does `exporters.onnx_weights.channel_axis`.
+    """
+    return None if name == "conv_transpose2d" and layer.other("groups", 6, 1) > 1 else LAYERS[name]
 
 
 _LAYER_ARGUMENTS = ("input", "weight", "bias")
@@ -92,6 +100,11 @@ class _Arguments:
         given = dict(zip(names, args, strict=False)) | kwargs
         self.named = {name: given.pop(name, None) for name in names}
         self._more, self._others = args[len(names) :], given
+
+    def other(self, name: str, place: int, default: Any) -> Any:
+        """Return an argument that isn't replaced, by its name or its place among all of them."""
+        place -= len(self.named)
+        return self._more[place] if place < len(self._more) else self._others.get(name, default)
 
     def passed_to(self, run: Callable[..., Any]) -> Any:
         """Return what a function returns for these arguments."""

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from exporters.onnx_extremes import quantized
 from exporters.onnx_file import read_model
 from exporters.onnx_qdq import Graph
+from exporters.onnx_tidy import LAYERS
 
 if TYPE_CHECKING:
     import onnx
 
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 BIAS_TOLERANCE = 1e-3  # relative; scales are float32 and products of two of them
 
 
@@ -51,7 +52,7 @@ def layer_name(node: onnx.NodeProto) -> str:
 def stored_weights(graph: Graph) -> Iterator[StoredWeight]:
     """Weights of convolutions and linear layers that are integers or become so from constants."""
     for node in graph.model.graph.node:
-        if node.op_type in WEIGHTED and len(node.input) > 1:
+        if node.op_type in LAYERS and len(node.input) > 1:
             found = stored_weight(graph, node)
             if found is not None:
                 yield found
@@ -83,18 +84,6 @@ def stored_weight(graph: Graph, node: onnx.NodeProto) -> StoredWeight | None:
 def axis_of(node: onnx.NodeProto) -> int:
     """Axis of a per-channel scale; 1 where it isn't given (ONNX, QuantizeLinear)."""
     return next((a.i for a in node.attribute if a.name == "axis"), 1)
-
-
-def quantized(
-    weight: np.ndarray, scale: np.ndarray, zero_point: np.ndarray, axis: int
-) -> np.ndarray:
-    """QuantizeLinear of ONNX: round half to even, add the zero point, saturate."""
-    shape = [1] * weight.ndim
-    if scale.ndim:
-        shape[axis] = -1
-    limits = np.iinfo(zero_point.dtype)
-    rounded = np.rint(weight / scale.reshape(shape)) + zero_point.reshape(shape).astype(np.float64)
-    return np.clip(rounded, limits.min, limits.max).astype(zero_point.dtype)
 
 
 def largest(values: np.ndarray) -> int:

@@ -14,7 +14,7 @@ from compress_export.options import JobOptions
 WORDS = (
     "--board jetson --model two_outputs:two_heads --loss two_outputs:loss "
     "--metric two_outputs:metric --data digits --input-size 8 --batch-size 64 --threads 1 "
-    "--calibration-samples 64 --latency-runs 3 --learning-rate 0.02 --target-macs 0.6 "
+    "--calibration-samples 64 --latency-runs 3 --learning-rate 0.005 --target-macs 0.6 "
     "--max-drop 90"
 )
 

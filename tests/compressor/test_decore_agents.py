@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+
 import pytest
 import torch
 from channel_nets import randomize
@@ -15,9 +18,12 @@ from compressor.decore.agents import BudgetAgents, cost_gradient, standardized_l
 from compressor.decore.outcome import Outcome
 from compressor.decore.policy import sample_actions, shared_threshold
 from compressor.decore.taylor import taylor_scores
+from compressor.epochs import DivergedError
 from compressor.graph import channel_graph
 from compressor.masks import ChannelMasks
 from compressor.models import build_model
+
+CPU = Compute(torch.device("cpu"), mixed_precision=False)
 
 
 def outcome(actions: Tensor, losses: Tensor) -> Outcome:
@@ -153,8 +159,7 @@ def test_taylor_scores_are_mean_squared_first_order_changes() -> None:
     model.train()
     graph = channel_graph(model, images.x[:1])
     statistics = model.bn1.running_mean.clone()
-    scores = taylor_scores(model, graph, images, Compute(torch.device("cpu"), False), batches=2)
-    assert model.training
+    scores = taylor_scores(model, graph, images, CPU, batches=2)
     assert torch.equal(model.bn1.running_mean, statistics)
 
     model.eval()
@@ -169,3 +174,17 @@ def test_taylor_scores_are_mean_squared_first_order_changes() -> None:
             (gradient,) = torch.autograd.grad(loss, mask)
             expected += gradient.double().square() / sum(len(x) for x, _ in batches)
     torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-9)
+
+
+@pytest.mark.parametrize("diverges", [False, True])
+def test_taylor_scores_leave_every_module_in_its_mode(diverges: bool) -> None:
+    model, images = randomize(TinyNet()).train(), ToyImages()
+    model.bn1.eval()
+    modes = [module.training for module in model.modules()]
+    if diverges:
+        model.head.bias.data.fill_(math.nan)
+    error = pytest.raises(DivergedError) if diverges else contextlib.nullcontext()
+    with error:
+        taylor_scores(model, channel_graph(model, images.x[:1]), images, CPU, batches=1)
+    assert [module.training for module in model.modules()] == modes
+    assert not any(module._forward_pre_hooks for module in model.modules())

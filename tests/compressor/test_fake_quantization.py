@@ -172,6 +172,20 @@ def test_convolutions_with_a_bias_and_shared_ones_are_folded_only_where_that_is_
     assert not model.once.bias.any()
 
 
+@pytest.mark.parametrize("affine", [False, True])
+def test_a_norm_of_batch_statistics_is_not_folded(affine: bool) -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4, affine=affine, track_running_stats=False)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    before, x = copy.deepcopy(model.state_dict()), torch.randn(8, 3, 6, 6)
+    expected = model.eval()(x)
+    assert folded_norms(model, written(model, x[:1])[0]) == []
+    net = FakeQuantized(model, Scheme(), lambda: [x], x[:1]).eval()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    error = (net(x) - expected).detach().abs().max()
+    assert 0 < float(error) < 0.05 * float(expected.detach().abs().max())
+
+
 def fake(scheme: Scheme, model: nn.Module, x: Tensor) -> FakeQuantized:
     return FakeQuantized(model, scheme, lambda: x.split(4), x[:1])
 
@@ -204,6 +218,36 @@ def test_answers_are_on_the_grid_and_need_a_mode_first() -> None:
     assert len(answers.unique()) <= 256
     weights_only = fake(Scheme(activation_bits=None), randomize(TinyNet()), x)
     assert weights_only(x).shape == (8, 3)
+
+
+class Tokens(nn.Module):
+    """Keeps what an inner layer returns first; the linear layer behind reads its mean."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.conv, self.inner, self.head = nn.Conv2d(3, 4, 3), inner, nn.Linear(4, 3)
+        self.seen = torch.empty(0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.conv(x).flatten(2).transpose(1, 2)  # (N, 16, 4)
+        several = (tokens, tokens) if isinstance(self.inner, nn.MultiheadAttention) else ()
+        self.seen, _ = self.inner(tokens, *several)
+        return self.head(self.seen.mean(1))
+
+
+@pytest.mark.parametrize("left", [(), ("conv",), ("head",), ("conv", "head")])
+@pytest.mark.parametrize("recurrent", [False, True])
+def test_the_first_of_several_results_is_on_a_grid(left: tuple[str, ...], recurrent: bool) -> None:
+    """But what a recurrent layer hands on, which onnxruntime's quantizer leaves in float."""
+    torch.manual_seed(0)
+    x = torch.randn(8, 3, 6, 6)
+    attention = nn.MultiheadAttention(4, 2, batch_first=True)
+    model = Tokens(nn.LSTM(4, 4, batch_first=True) if recurrent else attention)
+    net = fake(Scheme(), model, x).eval()
+    net.float_layers = left
+    with torch.no_grad():
+        net(x)
+    assert (len(model.seen.unique()) > 256) == recurrent
 
 
 def test_ranges_follow_the_weights_and_norms_stay_as_they_are() -> None:

@@ -16,12 +16,14 @@ from compressor.checkpoint import Checkpoint
 from compressor.compute import Compute
 from compressor.cost import Limits, NetworkCosts, as_tensor
 from compressor.decore.projection import TargetError
+from compressor.difference import answers
 from compressor.graph import ChannelGraph, Keep, channel_graph
-from compressor.methods.dead import fold_constants, remove_dead
+from compressor.methods.dead import Dead, find_dead, fold_constants
 from compressor.methods.method import PruneTask
 from compressor.methods.registry import METHODS
 from compressor.models import build_model
 from compressor.shrink import Shrinking
+from compressor.slim import slim
 from compressor.training import Images, Recipe
 
 CPU = Compute(torch.device("cpu"), mixed_precision=False)
@@ -95,9 +97,11 @@ def silence(norm: nn.BatchNorm2d, channels: list[int], to: float) -> None:
 def stays(
     model: nn.Module, graph: ChannelGraph, images: Images, compute: Compute, batches: int = 2
 ) -> Keep:
-    keep = np.zeros(graph.class_count, dtype=np.bool_)
-    keep[remove_dead(model, graph, images, compute, batches).left.classes] = True
-    return keep
+    return find_dead(model, graph, images, compute, batches).keep
+
+
+def smaller(found: Dead, graph: ChannelGraph) -> nn.Module:
+    return slim(found.folded, graph, found.keep)
 
 
 def subsets(count: int, largest: int | None = None) -> st.SearchStrategy[list[int]]:
@@ -120,25 +124,25 @@ def test_planted_channels_go_and_no_answer_changes(
     model.grouped.weight.data[:, unread] = 0
     calibrated(model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    cleaned = remove_dead(model, graph, DoubleImages(), CPU)
+    found = find_dead(model, graph, DoubleImages(), CPU)
 
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     with torch.no_grad():
-        assert relative(cleaned.left.model(HELD_OUT), model(HELD_OUT)) < 1e-9
-    assert cleaned.difference < 1e-9
-    gone = set(range(graph.class_count)) - set(cleaned.left.classes.tolist())
+        assert relative(smaller(found, graph)(HELD_OUT), model(HELD_OUT)) < 1e-9
+    assert found.difference < 1e-9
+    gone = set(np.flatnonzero(~found.keep).tolist())
     stream, inner = group_of(graph, "stem"), group_of(graph, "up1")
     planted = set(stream[dead].tolist()) | set(inner[sorted({*hidden, *constant})].tolist())
     planted |= set(group_of(graph, "wide")[unread].tolist())
     assert gone == planted
-    assert cleaned.unread + cleaned.silent + cleaned.constant == len(gone)
+    assert found.unread + found.silent + found.constant == len(gone)
 
 
 def test_nothing_goes_from_a_network_that_works() -> None:
     model, graph = built(TinyResNet)
-    cleaned = remove_dead(model, graph, DoubleImages(), CPU)
-    assert len(cleaned.left.classes) == graph.class_count
-    assert cleaned.difference == 0
+    found = find_dead(model, graph, DoubleImages(), CPU)
+    assert found.keep.all()
+    assert found.difference == 0
 
 
 def test_dead_in_a_padded_residual_stream() -> None:
@@ -160,12 +164,12 @@ def test_constants_in_front_of_padding_stay() -> None:
     """The border of the next layer would see zeros where it saw the constant."""
     model, graph = built(TinyResNet)
     silence(model.block1.bn1, [0], 0.5)  # read by a padded 3x3
-    assert remove_dead(model, graph, DoubleImages(), CPU).constant == 0
+    assert find_dead(model, graph, DoubleImages(), CPU).constant == 0
     model.block1.conv2.padding_mode = "replicate"  # which continues a constant as it is
     model.block1.conv2._reversed_padding_repeated_twice = [1, 1, 1, 1]
-    cleaned = remove_dead(model, graph, DoubleImages(), CPU)
-    assert (cleaned.constant, cleaned.silent, cleaned.unread) == (1, 0, 0)
-    assert cleaned.difference < 1e-9
+    found = find_dead(model, graph, DoubleImages(), CPU)
+    assert (found.constant, found.silent, found.unread) == (1, 0, 0)
+    assert found.difference < 1e-9
 
 
 def test_constant_without_a_place_to_fold_it_stays() -> None:
@@ -177,10 +181,10 @@ def test_constant_without_a_place_to_fold_it_stays() -> None:
     ).double().eval()  # fmt: skip
     silence(model[1], [2], 0.4)
     graph = channel_graph(model, ToyImages().x[:1].double())
-    assert remove_dead(model, graph, DoubleImages(), CPU).constant == 0
+    assert find_dead(model, graph, DoubleImages(), CPU).constant == 0
     model[3].bias = nn.Parameter(torch.zeros(5).double())
     graph = channel_graph(model, ToyImages().x[:1].double())
-    assert remove_dead(model, graph, DoubleImages(), CPU).constant == 1
+    assert find_dead(model, graph, DoubleImages(), CPU).constant == 1
 
 
 def test_a_float32_network_stays_one() -> None:
@@ -188,14 +192,14 @@ def test_a_float32_network_stays_one() -> None:
     model = randomize(build_model("resnet20", 3)).eval()
     graph = channel_graph(model, ToyImages().x[:1])
     silence(model.get_submodule("layer2.1.bn1"), [3, 5], -0.5)
-    cleaned = remove_dead(model, graph, ToyImages(), CPU)
-    gone = np.setdiff1d(np.arange(graph.class_count), cleaned.left.classes)
+    found = find_dead(model, graph, ToyImages(), CPU)
+    gone = np.flatnonzero(~found.keep)
     planted = group_of(graph, "layer2.1.conv1")[[3, 5]]
     assert set(planted.tolist()) <= set(gone.tolist())
     x = HELD_OUT.float()
     with torch.no_grad():
-        assert relative(cleaned.left.model(ToyImages().x), model(ToyImages().x)) < 1e-4
-    assert cleaned.left.model(x).dtype == torch.float32
+        assert relative(smaller(found, graph)(ToyImages().x), model(ToyImages().x)) < 1e-4
+    assert smaller(found, graph)(x).dtype == torch.float32
 
 
 def test_unread_channels_may_say_anything() -> None:
@@ -217,7 +221,7 @@ def test_what_is_observed_is_no_proof() -> None:
     keep = stays(model, graph, images, CPU)
     assert not keep[group_of(graph, "up1")[0]]
     images.validation = lambda: [(images.x * 1e4, images.labels)]  # type: ignore[method-assign]
-    assert remove_dead(model, graph, images, CPU).difference > 1e-6
+    assert find_dead(model, graph, images, CPU).difference > 1e-6
 
 
 @pytest.mark.parametrize("with_norm", [False, True])
@@ -277,14 +281,69 @@ def test_as_a_method_it_counts_in_the_whole_network() -> None:
     choice = METHODS["dead"](dead_task(start, graph, share=1.0))
     gone = {group_of(graph, "stem")[1], *group_of(graph, "up1")[[0, 3, 5]]}
     assert set(np.flatnonzero(~choice.keep).tolist()) == gone
-    assert choice.left.classes.tolist() == np.flatnonzero(choice.keep).tolist()
+    assert choice.left.classes.tolist() == start.classes.tolist()
     assert choice.keep.tolist() == np.isfinite(choice.ranking).tolist()
     with torch.no_grad():
         expected = start.model(HELD_OUT)
-        assert relative(choice.left.model(HELD_OUT), expected) < 1e-9
-        smaller, difference = choice.left.cut(choice.keep, HELD_OUT)
-        assert relative(smaller(HELD_OUT), expected) < 1e-9
+        slimmed, difference = choice.left.cut(choice.keep, HELD_OUT)
+        assert relative(slimmed(HELD_OUT), expected) < 1e-9
     assert difference < 1e-9
+
+
+class FourGroups(nn.Module):
+    """Two inputs per group, of which nobody reads the second: what is left is depthwise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.grouped = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 3, groups=4)
+        self.mix, self.head = nn.Conv2d(8, 4, 1), nn.Linear(4, 3)
+        self.grouped.weight.data[:, 1] = 0
+        for layer in (self.stem, self.grouped, self.mix):
+            layer.bias.data.fill_(1.0)  # no channel is silent by chance
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.mix(F.relu(self.grouped(F.relu(self.stem(x))))))
+        return self.head(out.mean((2, 3)))
+
+
+def test_one_channel_per_group_may_be_left() -> None:
+    torch.manual_seed(0)
+    model = FourGroups().double().eval()
+    graph = channel_graph(model, ToyImages().x[:1].double())
+    choice = METHODS["dead"](dead_task(Shrinking.whole(model, graph), graph, share=1.0))
+    slimmed, difference = choice.left.cut(choice.keep, HELD_OUT)
+    assert slimmed.grouped.weight.shape == (8, 1, 3, 3)
+    with torch.no_grad():
+        assert relative(slimmed(HELD_OUT), model(HELD_OUT)) < 1e-9
+    assert difference < 1e-9
+
+
+class ManyAnswers(nn.Module):
+    """Two maps of different sizes, in a tuple or a dict."""
+
+    def __init__(self, named: bool) -> None:
+        super().__init__()
+        self.stem, self.large, self.small = nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1), nn.Linear(6, 3)
+        self.stem.bias.data.fill_(1.0)
+        self.stem.weight.data[2], self.stem.bias.data[2] = 0, 0.5
+        self.named = named
+
+    def forward(self, x: Tensor) -> dict[str, Tensor] | tuple[Tensor, Tensor]:
+        out = F.relu(self.stem(x))
+        both = self.large(out), self.small(out.mean((2, 3)))
+        return dict(zip(("large", "small"), both, strict=True)) if self.named else both
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_networks_with_several_outputs(named: bool) -> None:
+    torch.manual_seed(0)
+    model = ManyAnswers(named).double().eval()
+    graph = channel_graph(model, ToyImages().x[:1].double())
+    found = find_dead(model, graph, DoubleImages(), CPU)
+    assert (found.constant, found.silent, found.unread) == (1, 0, 0)
+    assert found.difference < 1e-9
+    pairs = zip(answers(smaller(found, graph), HELD_OUT), answers(model, HELD_OUT), strict=True)
+    assert all(relative(one, other) < 1e-9 for one, other in pairs)
 
 
 def test_as_a_method_it_says_what_it_cannot_reach() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
@@ -129,3 +130,20 @@ def test_shares_cover_a_batch(images: int, count: int, first: int) -> None:
     else:
         assert rows == [everything] * count
     assert mean == pytest.approx((images - 1) / 2)
+
+
+def test_tensors_of_the_first_process_do_not_arrive_on_its_device(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    buffer = io.BytesIO()
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(torch.serialization, "location_tag", lambda _: "cuda:99")
+        torch.save({"weights": torch.arange(3)}, buffer)
+    content = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+    sent = iter([torch.tensor(len(content)), content])
+    monkeypatch.setattr(ranks, "count", lambda: 2)
+    monkeypatch.setattr(ranks, "rank", lambda: 1)
+    monkeypatch.setattr(ranks.group, "broadcast", lambda tensor, _: tensor.copy_(next(sent)))
+    received = ranks.from_first(lambda: {})
+    assert received["weights"].tolist() == [0, 1, 2]
+    assert received["weights"].device == torch.device("cpu")

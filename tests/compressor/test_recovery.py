@@ -381,6 +381,21 @@ def test_recalibration_takes_the_first_batches_and_forgets_what_was() -> None:
     torch.testing.assert_close(other.bn2.running_var, model.bn2.running_var)
 
 
+def test_recalibration_that_fails_leaves_momenta_and_modes_as_they_were() -> None:
+    class Broken(SameSizes):
+        def train(self, epoch: int) -> Iterator[Batch]:
+            yield next(super().train(epoch))
+            raise OSError("the disk is gone")
+
+    model = TwoNorms().train()
+    model.bn2.eval()
+    modes = [module.training for module in model.modules()]
+    with pytest.raises(OSError, match="disk"):
+        recalibrate(model, Broken(), CPU)
+    assert (model.bn1.momentum, model.bn2.momentum) == (0.1, 0.3)
+    assert [module.training for module in model.modules()] == modes
+
+
 def test_networks_without_batch_norm_are_left_alone() -> None:
     model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2, track_running_stats=False))
     before = copy.deepcopy(model.state_dict())

@@ -131,9 +131,21 @@ def test_projection_never_takes_back_what_is_gone() -> None:
     assert (project(np.where(there, ranking, -np.inf), graph, loose, 8) == there).all()
 
 
-def run(path, stop_in_epoch: int | None = None) -> SearchResult:
+class TwoConvolutions(nn.Module):
+    """The first one doesn't train."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 3, 3)
+        self.conv1.weight.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv2(self.conv1(x).relu()).mean((2, 3))
+
+
+def run(path, stop_in_epoch: int | None = None, model: nn.Module | None = None) -> SearchResult:
     torch.manual_seed(0)
-    model = randomize(TinyNet(dropout=0.3, width=16))
+    model = model or randomize(TinyNet(dropout=0.3, width=16))
     graph = channel_graph(model, torch.randn(1, 3, 6, 6))
     costs = NetworkCosts(graph)
     limits = Limits(costs, {"macs": 0.3 * float(costs.macs(as_tensor(graph.all_kept())))})
@@ -174,6 +186,15 @@ def test_interrupted_search_with_cuts_equals_the_undisturbed_one(tmp_path) -> No
     first, second = whole.left.model.state_dict(), resumed.left.model.state_dict()
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_search_goes_on_beside_a_weight_that_does_not_train(tmp_path) -> None:
+    model = TwoConvolutions()
+    frozen = model.conv1.weight.clone()
+    found = run(tmp_path / "search.pt", model=model)
+    left = found.left.model
+    assert len(left.conv1.weight) < 16
+    assert torch.equal(left.conv1.weight, frozen[found.left.classes])
 
 
 class Grouped(nn.Module):

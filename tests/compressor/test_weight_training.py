@@ -21,6 +21,7 @@ from compressor.epochs import DivergedError
 from compressor.graph import channel_graph
 from compressor.methods.agent_search import SearchResult, search
 from compressor.methods.method import PruneTask
+from compressor.placeholders import Constant
 from compressor.shrink import Shrinking
 from compressor.training import Recipe, evaluate, fit, image_losses, sgd
 
@@ -102,6 +103,15 @@ def test_only_weights_decay() -> None:
     assert (decayed["weight_decay"], others["weight_decay"]) == (5e-4, 0.0)
 
 
+def test_layers_with_one_output_decay_and_constants_of_their_shape_do_not() -> None:
+    layers = nn.Linear(5, 1), nn.Conv2d(5, 1, 1), nn.Conv2d(1, 1, 1), nn.BatchNorm2d(5)
+    constants = [Constant(torch.ones(shape), None, False) for shape in ((1, 5, 1, 1), (1, 5))]
+    decayed, others = sgd(nn.ModuleList((*layers, *constants)), RECIPE).param_groups
+    assert [id(p) for p in decayed["params"]] == [id(layer.weight) for layer in layers[:3]]
+    rest = [*(layer.bias for layer in layers), layers[3].weight, *(c.value for c in constants)]
+    assert {id(p) for p in others["params"]} == {id(p) for p in rest}
+
+
 def run_fit(model: nn.Module, notes: Notes, path: Path | None = None, recipe: Recipe = RECIPE):
     teacher = tiny(9).eval()
     return fit(
@@ -126,6 +136,22 @@ def test_fit_learns_and_keeps_an_epoch_that_none_is_clearly_above() -> None:
     assert top1 > start
     assert evaluate(model, ToyImages().validation(), CPU) == top1
     assert not model.training
+
+
+def test_a_checkpoint_may_come_from_a_device_that_is_not_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, resumed = tiny(), tiny()
+    torch.manual_seed(1)
+    run_fit(expected, Notes())
+    torch.manual_seed(1)
+    with monkeypatch.context() as elsewhere, pytest.raises(KeyboardInterrupt):
+        elsewhere.setattr(torch.serialization, "location_tag", lambda _: "cuda:99")
+        run_fit(tiny(), Notes(stop_in_epoch=3), tmp_path / "fit.pt")
+    with pytest.raises(RuntimeError, match="(?i)cuda"):
+        torch.load(tmp_path / "fit.pt", weights_only=True)
+    run_fit(resumed, Notes(), tmp_path / "fit.pt")
+    assert states_equal(resumed.state_dict(), expected.state_dict())
 
 
 def test_fit_never_returns_something_clearly_worse() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
 import torch
 from conftest import INPUT_SHAPE, Folder, stream
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from boards import load_board
 from boards.parts import FilePrecision
@@ -28,8 +29,9 @@ def of_torch(
     format: str,
     calibration: Calibration,
     images: np.ndarray,
+    left: Sequence[str] = (),
 ) -> np.ndarray:
-    """Answers of the fake-quantized network, float32 [N, classes]."""
+    """Answers of the fake-quantized network, float32 [N, classes]; some layers left in float."""
 
     def samples() -> Iterator[torch.Tensor]:
         return (torch.from_numpy(batch) for batch in calibration.batches())
@@ -38,6 +40,7 @@ def of_torch(
     x = torch.from_numpy(images)
     scheme = Scheme.of(precision, rules)
     net = FakeQuantized(copy.deepcopy(model), scheme, samples, x[:1]).eval()
+    net.float_layers = left
     with torch.no_grad():
         return net(x).numpy()
 
@@ -107,3 +110,104 @@ def test_other_precisions_answer_as_fake_quantized_torch(
     rounding = np.abs(unrounded - expected).mean()
     assert rounding > 0
     assert np.abs(answers - expected).mean() < 0.1 * rounding + 1e-5
+
+
+class Tokens(nn.Module):
+    """Pixels as tokens of 8 numbers, and an operation on them that returns a tuple."""
+
+    def __init__(self, inner: nn.Module, answer: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1)
+        self.inner, self.answer = inner, answer
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = F.relu(self.conv(F.relu(self.stem(x)))).flatten(2).transpose(1, 2)  # (N, 16, 8)
+        return self.head(self.answer(self.inner, tokens))
+
+
+TUPLES = {
+    "maximum": (nn.Identity, lambda _, t: t.max(1)[0]),
+    "highest": (nn.Identity, lambda _, t: t.topk(3, dim=1)[0].mean(1)),
+    "split": (nn.Identity, lambda _, t: torch.mul(*t.tensor_split(2, 1)).mean(1)),
+    "recurrent": (lambda: nn.LSTM(8, 8, batch_first=True), lambda m, t: m(t)[0].mean(1)),
+    "attention": (
+        lambda: nn.MultiheadAttention(8, 2, batch_first=True),
+        lambda m, t: m(t, t, t)[0].mean(1),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "format"),
+    [
+        (n, f) for n in TUPLES for f in RUNNERS if (n, f) != ("highest", "tflite")
+    ],  # no sorting there
+)
+def test_what_returns_tuples_is_rounded_as_in_files(
+    tmp_path,
+    calibration: Calibration,
+    validation_images: np.ndarray,
+    name: str,
+    format: str,
+) -> None:
+    """Behind a layer that is left in float: so all that is rounded is looked up."""
+    torch.manual_seed(0)
+    inner, answer = TUPLES[name]
+    model = Tokens(inner(), answer).eval()
+    (file,) = export_files(
+        model,
+        stage="slim",
+        folder=tmp_path,
+        input_shape=INPUT_SHAPE,
+        calibration=calibration,
+        validation=lambda: stream(validation_images, 50),
+        board=BOARD,
+        formats=(format,),
+        precisions=("int8",),
+        progress=lambda line: None,
+        float_layers=("stem",),
+    )
+    (answers,) = RUNNERS[format](tmp_path / file.path, [file.output.name])(validation_images)
+    expected = of_torch(model, "int8", format, calibration, validation_images, ["stem"])
+    with torch.no_grad():
+        unrounded = model(torch.from_numpy(validation_images)).numpy()
+    rounding = np.abs(unrounded - answers).mean()
+    # The median, as a value in the middle of a step may be rounded to either side. Files also round
+    # inside attention.
+    allowed = 0.9 if name == "attention" else 0.02
+    assert np.median(np.abs(answers - expected)) < allowed * rounding
+
+
+@pytest.mark.parametrize("precision", ["int8", "int8-weights"])
+def test_grouped_transposed_convolutions_have_one_scale(tmp_path, precision: FilePrecision) -> None:
+    """Their weights count the outputs of one group: too few scales for a bias."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 4, 1), nn.ReLU(), nn.ConvTranspose2d(8, 4, 2, 2, groups=2),
+        nn.Flatten(), nn.Linear(256, 4),
+    ).eval()  # fmt: skip
+    with torch.no_grad():
+        model[2].weight[:, 0] *= 0.2  # of its own, this scale would be another
+    images = np.random.default_rng(0).standard_normal((64, *INPUT_SHAPE)).astype(np.float32)
+    calibration = Calibration(lambda: stream(images, 16))
+    (file,) = export_files(
+        model,
+        stage="slim",
+        folder=tmp_path,
+        input_shape=INPUT_SHAPE,
+        calibration=calibration,
+        validation=lambda: stream(images, 16),
+        board=BOARD,
+        formats=("onnx",),
+        precisions=(precision,),
+        progress=lambda line: None,
+    )
+    assert file.float_layers == ()
+    (answers,) = onnx_runner(tmp_path / file.path, [file.output.name])(images)
+    expected = of_torch(model, precision, "onnx", calibration, images)
+    with torch.no_grad():
+        unrounded = model(torch.from_numpy(images)).numpy()
+    rounding = np.abs(unrounded - expected).mean()
+    assert 0 < rounding < 0.02 * unrounded.std()
+    assert np.median(np.abs(answers - expected)) < 0.02 * rounding

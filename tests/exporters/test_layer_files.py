@@ -112,11 +112,15 @@ def test_float_files_are_torchs_layers(name: str, format: str, board: Board) -> 
 @pytest.mark.parametrize(
     ("format", "board_name"), [("onnx", "x86-64"), ("onnx", "rpi4"), ("tflite", "x86-64")]
 )
+@pytest.mark.parametrize("a_scale_each", [True, False])
 @pytest.mark.parametrize("name", SPECS)
 def test_int8_files_are_within_a_step_of_torchs_layers(
-    name: str, format: str, board_name: str
+    name: str, a_scale_each: bool, format: str, board_name: str
 ) -> None:
     spec, board = SPECS[name], load_board(board_name)
+    if not a_scale_each:
+        one_for_all = board.quantization.changed(per_channel=False)
+        board = board.model_copy(update={"quantization": one_for_all})
     rules = board.quantization.onnx if format == "onnx" else board.quantization.tflite
     assert rules is not None
     dtype = np.int8

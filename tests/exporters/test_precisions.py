@@ -126,6 +126,31 @@ def test_files_shrink_with_the_bits(folder):
         assert sizes == sorted(sizes, reverse=True)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_transposed_convolutions_are_halved_too(tmp_path, calibration, validation_images, groups):
+    torch.manual_seed(0)
+    up = torch.nn.ConvTranspose2d(8, 4, 2, stride=2, groups=groups)
+    layers = torch.nn.Conv2d(3, 8, 3, 4, 1), torch.nn.ReLU(), up
+    network = torch.nn.Sequential(*layers, torch.nn.Flatten()).eval()
+    (file,) = export_files(
+        network,
+        stage="slim",
+        folder=tmp_path,
+        input_shape=(3, 16, 16),
+        calibration=calibration,
+        validation=lambda: iter([validation_images]),
+        board=new_board(),
+        formats=("tflite",),
+        precisions=("float16",),
+        progress=lambda line: None,
+    )
+    assert file.weight_bytes["float16"] == 2 * (layers[0].weight.numel() + up.weight.numel())
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(validation_images)).numpy()
+    found = logits(tmp_path / file.path, validation_images)
+    assert np.abs(found - wanted).max() <= 2e-3 * np.abs(wanted).max()
+
+
 def test_types_between_layers(folder):
     path, files = folder
     wide = files["slim.int8-int16.tflite"]

@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
+from torch import nn
 
 from boards import load_board
 from boards.parts import CALIBRATION_METHODS as METHODS
-from exporters import Calibration
+from exporters import Calibration, export_files
 from exporters.clipping import (
     BINS,
     Grid,
@@ -180,6 +181,40 @@ def test_exact_tensors_and_constants_keep_their_extremes(method):
     nearly[0, 0] = np.nextafter(np.float32(0.25), np.float32(1))
     low, high = find_ranges(observed(nearly, 2), method, Grid())["t"]
     assert 0.25 <= low <= high <= 0.2500001
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("grid", [Grid(), Grid(symmetric=True), Grid(16, True)])
+def test_what_is_always_zero_has_a_scale_all_the_same(method, grid):
+    for values in (np.zeros((4, 9)), np.full((4, 9), 1e-12), np.full((4, 9), -1e-12)):
+        low, high = find_ranges(observed(values.astype(np.float32), 2), method, grid)["t"]
+        assert low <= 0 <= high
+        assert (high - low) / grid.steps == pytest.approx(1e-6)
+    small = np.full((4, 9), 1e-4, np.float32)
+    assert find_ranges(observed(small, 2), method, grid, exact=["t"])["t"] == (small.min(),) * 2
+
+
+def test_a_network_whose_features_are_zero_becomes_files_that_run(tmp_path):
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    ).eval()
+    with torch.no_grad():
+        network[0].bias.fill_(-100)
+        network[2].bias.zero_()
+    images = np.random.default_rng(0).normal(size=(8, 3, 8, 8)).astype(np.float32)
+    files = export_files(
+        network,
+        stage="slim",
+        folder=tmp_path,
+        input_shape=(3, 8, 8),
+        calibration=Calibration(lambda: iter([images])),
+        validation=lambda: iter([images]),
+        board=load_board("rpi5"),
+        formats=("onnx", "tflite"),
+        precisions=["int8"],
+        progress=lambda step: None,
+    )
+    assert [file.name for file in files] == ["slim.int8.onnx", "slim.int8.tflite"]
 
 
 # --- in both formats -------------------------------------------------------------------------

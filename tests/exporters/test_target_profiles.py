@@ -8,14 +8,16 @@ from pathlib import Path
 import flatbuffers
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from boards import load_board, shipped_boards
 from exporters.artifacts import Exported
 from exporters.checks import check_float_layers
 from exporters.errors import CheckError
 from exporters.inspect_tflite import TfliteGraph, inspect_tflite
+from exporters.onnx_extremes import quantized
 from exporters.profiles import edge_tpu, tflite_micro
 from exporters.profiles.arm import onnx_violations, slow_remarks
 from exporters.profiles.profile import CHECKED_BY_RULE
@@ -36,6 +38,28 @@ PROFILES = {
     "x86-64-avx2": {"onnx": "x86-without-vnni", "tflite": "x86-without-vnni"},
 }
 NOT_ON_A_CPU = {"tensorrt", "edge-tpu", "tflite-micro"}
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16])
+@pytest.mark.parametrize("axis", [0, 1, None])
+def test_integers_of_weights_are_those_of_onnx(dtype, axis):
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(6, 4, 3, 3)).astype(np.float32)
+    count = () if axis is None else (weight.shape[axis],)
+    scale = rng.uniform(0.01, 0.03, count).astype(np.float32)
+    weight.flat[:4] = scale.min() * np.array([0.5, 1.5, 2.5, -0.5], np.float32)  # halves
+    zero_point = rng.integers(0, 100, count).astype(dtype)
+    node = helper.make_node("QuantizeLinear", ["w", "s", "z"], ["y"], axis=axis or 0)
+    inputs = [
+        helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+        for name, x in (("w", weight), ("s", scale), ("z", zero_point))
+    ]
+    output = helper.make_tensor_value_info("y", inputs[2].type.tensor_type.elem_type, None)
+    graph = helper.make_graph([node], "quantize", inputs, [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    (expected,) = session.run(None, {"w": weight, "s": scale, "z": zero_point})
+    np.testing.assert_array_equal(quantized(weight, scale, zero_point, axis or 0), expected)
 
 
 def test_every_board_with_int8_has_its_profile():

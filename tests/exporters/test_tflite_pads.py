@@ -6,10 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from boards import load_board
 from exporters import Calibration, export_files
+from exporters.checks import tflite_runner
 
 
 def test_a_padded_max_pool_of_negative_values(tmp_path: Path) -> None:
@@ -34,3 +36,40 @@ def test_a_padded_max_pool_of_negative_values(tmp_path: Path) -> None:
     assert file.float_layers == ()
     assert file.agreement_validation is not None
     assert file.agreement_validation >= 0.9
+
+
+class TwoPools(nn.Module):
+    """One pool sees 0 and more, the other one -1 and less: what loses in one wins in the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.conv(x))
+        pools = F.max_pool2d(y, 3, 2, 1), F.max_pool2d(-y - 1, 3, 2, 1)
+        return torch.cat(pools, dim=1).flatten(1)
+
+
+def test_each_of_two_padded_max_pools_has_a_border_of_its_own(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = TwoPools().eval()
+    images = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
+    (file,) = export_files(
+        network,
+        stage="slim",
+        folder=tmp_path,
+        input_shape=(3, 8, 8),
+        calibration=Calibration(lambda: [images]),
+        board=load_board("x86-64"),
+        validation=lambda: iter([images]),
+        formats=("tflite",),
+        precisions=("int8",),
+        progress=lambda _: None,
+    )
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images)).numpy()
+    (found,) = tflite_runner(tmp_path / file.path, [file.output.name])(images)
+    assert file.output.scale is not None
+    assert np.abs(found - expected).max() <= 2 * file.output.scale
+    assert "float32" not in file.weight_bytes  # no border is left over
