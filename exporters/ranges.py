@@ -46,8 +46,8 @@ def find_ranges(
     percentile, entropy, mse: the stream runs twice, for minima and maxima and then for a histogram
         of each tensor between them; see `exporters.clipping`.
 
-    Values that aren't finite don't count. A tensor that is always 0, or next to it, gets a range all
-    the same: over scales that are next to 0, LiteRT refuses a file or ends the process.
+    Values that aren't finite don't count. A tensor that is always 0, or next to it, gets a range
+    all the same: over scales that are next to 0, LiteRT refuses a file or ends the process.
 
     Args:
         grid: what the ranges will be rounded to.
