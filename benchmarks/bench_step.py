@@ -113,8 +113,6 @@ def main() -> None:
         print(name, found["step"][name])
         RESULTS.mkdir(exist_ok=True)
         file.write_text(json.dumps(found, indent=1) + "\n")
-    (RESULTS / "step.md").write_text(_tables(found))
-    _picture(found["shrunk"], RESULTS / "step.png")
 
 
 def step_ratios(name: str, compute: Compute, turns: int, steps: int) -> dict[str, float]:
@@ -208,48 +206,6 @@ def _plain(
         model, images, recipe, compute,
         stage="plain", checkpoint=Checkpoint(None), observer=watch, teacher=teacher,
     )  # fmt: skip
-
-
-def _tables(found: dict[str, Any]) -> str:
-    lines = [
-        "# Cost of a DECORE step\n",
-        f"Medians, batch {found['batch']}, {found['threads']} threads, torch {found['torch']}. "
-        "`python -m benchmarks.bench_step`\n",
-        "With a teacher, both steps distil from the whole network.\n",
-        "| network | plain ms | DECORE ms | ratio | with teacher: plain ms | DECORE ms | ratio |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for name, row in found["step"].items():
-        lines.append(
-            f"| {name} | {row['plain']:.1f} | {row['decore']:.1f} | {row['ratio']:.2f} | "
-            f"{row['plain+teacher']:.1f} | {row['decore+teacher']:.1f} | "
-            f"{row['ratio_with_teacher']:.2f} |"
-        )
-    lines += [
-        "\n# A plain step of what is left\n",
-        "| network | MACs left | step ms | of the whole |",
-    ]
-    lines.append("|---|---:|---:|---:|")
-    for name, rows in found["shrunk"].items():
-        for row in rows:
-            lines.append(
-                f"| {name} | {row['macs_share']:.3f} | {row['step_ms']:.1f} | "
-                f"{row['time_share']:.3f} |"
-            )
-    return "\n".join(lines) + "\n"
-
-
-def _picture(shrunk: dict[str, list[dict[str, float]]], path: Path) -> None:
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(5, 4), layout="constrained")
-    for name, rows in shrunk.items():
-        shares = [row["macs_share"] for row in rows]
-        axes.plot(shares, [row["time_share"] for row in rows], marker="o", label=name)
-    axes.plot([0, 1], [0, 1], color="grey", linestyle=":", label="in proportion")
-    axes.set(xlabel="MACs left", ylabel="time of a training step", xlim=(0, 1.02), ylim=(0, 1.05))
-    axes.legend()
-    figure.savefig(path, dpi=120)
 
 
 if __name__ == "__main__":

@@ -63,6 +63,8 @@ def kills(work: Path) -> Iterator[dict[str, Any]]:
         agent = _start(2, out, words, "--max-restarts", "1")
         checkpoint = out.with_name(f"{out.name}.run") / "rung-1" / "search.pt"
         while not checkpoint.exists():
+            if agent.poll() is not None:
+                raise RuntimeError(f"torchrun ended before the first epoch: {_done(agent)}")
             time.sleep(0.01)
         os.kill(_process(agent.pid, rank), signal.SIGKILL)
         killed_s = time.monotonic()

@@ -23,6 +23,8 @@ from torch import nn
 from benchmarks.pruning import results
 from benchmarks.pruning.baselines import right_answers
 from benchmarks.pruning.clock import Clock
+from benchmarks.pruning.page.records import CONTINUED
+from benchmarks.pruning.peer_training import NothingToValidate
 from benchmarks.pruning.setting import (
     NETWORKS,
     Setting,
@@ -43,9 +45,12 @@ from compressor.methods.method import PruneTask
 from compressor.recalibrate import recalibrate
 from compressor.saved import load_model, save_model
 from compressor.shrink import Shrinking
-from compressor.training import Recipe, fit
+from compressor.training import Images, Recipe, evaluate, fit
 
 COSTS: tuple[CostName, ...] = ("macs", "weight_bytes", "activation_bytes")
+_CHECKPOINTS, _SECONDS = ("search.pt", "finetune.pt"), "seconds.json"
+"""Of an unfinished run."""
+
 CHANNEL_STEP = load_board("x86-64").channel_steps["int8"]
 
 
@@ -168,7 +173,9 @@ def prune_and_recover(
     """
     folder = _folder(run, setting)
     teacher = task.compute.place(_copy(setting, run.network)).eval()
-    clock = Clock(folder / "seconds.json")
+    if not any((folder / name).exists() for name in _CHECKPOINTS):
+        (folder / _SECONDS).unlink(missing_ok=True)  # of a run that is begun anew
+    clock = Clock(folder / _SECONDS)
     watcher = Watcher(run.name, on_epoch=clock.stop)
     clock.start("choice")
     slimmed = variant.prune(
@@ -213,7 +220,7 @@ def on_test_images(task: Task, slimmed: nn.Module) -> dict[str, Any]:
 
 def drop_checkpoints(run: Run, setting: Setting) -> None:
     """Remove what an interrupted run would have gone on from."""
-    for leftover in ("search.pt", "finetune.pt"):
+    for leftover in (*_CHECKPOINTS, _SECONDS):
         (_folder(run, setting) / leftover).unlink(missing_ok=True)
 
 
@@ -230,8 +237,14 @@ def _finetune(
     folder: Path,
     watcher: Watcher,
 ) -> float:
-    """Recover a slimmed network in place; return its validation top-1, a fraction."""
-    images = task.images("finetune")
+    """Recover a slimmed network in place; return its validation top-1, a fraction.
+
+    The continued baseline keeps its last epoch: published weights remember the validation images,
+    and on these no later epoch may look as good as what was given.
+    """
+    images: Images = task.images("finetune")
+    if run.variant == CONTINUED:
+        images = NothingToValidate(images)
     recipe = Recipe(
         run.epochs - (run.search_epochs if variant.searches else 0),
         run.learning_rate,
@@ -242,7 +255,7 @@ def _finetune(
         scale_dropout(slimmed, teacher, task.example())
         recalibrate(slimmed, images, task.compute)
         recipe = scaled_decay(recipe, share_left(slimmed, teacher))
-    return fit(
+    top1 = fit(
         slimmed,
         images,
         recipe,
@@ -252,6 +265,9 @@ def _finetune(
         observer=watcher,
         teacher=teacher if recipe.distills else None,
     )
+    if run.variant == CONTINUED:
+        return evaluate(slimmed, task.images("finetune").validation(), task.compute)
+    return top1
 
 
 def _copy(setting: Setting, network: str) -> nn.Module:

@@ -62,7 +62,7 @@ def sparse_train(
     with _before_every_step(partial(pruner.regularize, network)):
         fit(
             network,
-            _NothingToValidate(images),
+            NothingToValidate(images),
             replace(recipe, weight_decay=0.0),
             compute,
             stage=f"sparse {name}",
@@ -83,7 +83,7 @@ def _before_every_step(action: Callable[[], Any]) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class _NothingToValidate:
+class NothingToValidate:
     """Training images alone: all epochs look equally good to `fit`, which then keeps the last."""
 
     images: Images

@@ -32,7 +32,14 @@ from benchmarks.pruning.files import (
     with_test_images,
 )
 from benchmarks.pruning.page.file_tables import showcase_table
-from benchmarks.pruning.setting import NETWORKS, Setting, add_arguments, open_setting, say
+from benchmarks.pruning.setting import (
+    NETWORKS,
+    Setting,
+    add_arguments,
+    network_of,
+    open_setting,
+    say,
+)
 from benchmarks.pruning.statistics import paired_difference
 from compress_export.task import Task
 from compressor.errors import InputError
@@ -128,7 +135,7 @@ def measure(show: Showcase, setting: Setting, formats: tuple[str, ...] = FORMATS
 
 def _checked(run: str, show: Showcase, setting: Setting) -> Path:
     folder = network_folder(setting, run)
-    found = read_description(folder).architecture
+    found = network_of(run, read_description(folder).architecture)
     if found != show.network:
         raise InputError(f"run '{run}' holds a {found}; --network {show.network} was asked for")
     return folder

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.pruning.page.records import CONTINUED
 from benchmarks.pruning.peer_forms import Form
 from benchmarks.pruning.peer_training import sparse_train
 from benchmarks.pruning.peers import PEERS, Schedule, prune_with_peer
@@ -165,7 +166,7 @@ _PEERS = {
     for recipe_suffix, own in (("", False), ("-own", True))
 }
 
-_CONTINUED = Variant(lambda task: task.start.model, searches=False)
+_UNPRUNED = Variant(lambda task: task.start.model, searches=False)
 """Nothing is pruned: what the same epochs do for the baseline itself."""
 
-VARIANTS: Mapping[str, Variant] = {"continued": _CONTINUED, **_METHODS, **_SETTINGS, **_PEERS}
+VARIANTS: Mapping[str, Variant] = {CONTINUED: _UNPRUNED, **_METHODS, **_SETTINGS, **_PEERS}

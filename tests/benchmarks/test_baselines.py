@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.pruning import baselines, results
+from benchmarks.pruning import baselines, compare, results
 from benchmarks.pruning import setting as settings
 from benchmarks.pruning.setting import NETWORKS, Network, Setting, network_of
 from compressor.errors import InputError
@@ -84,6 +84,27 @@ def test_ones_own_baseline_goes_before_a_shipped_one(setting: Setting, tmp_path:
     assert setting.baseline(NETWORK) == own
     shutil.rmtree(own)
     assert setting.baseline(NETWORK) == shipped
+
+
+def test_a_continued_baseline_keeps_its_last_epoch_and_its_own_seconds(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(setting, monkeypatch)
+    name = f"{NETWORK}-continued-macs1-s0-e0of1-lr1"
+    seconds = setting.work / "runs" / name / "seconds.json"
+    seconds.parent.mkdir(parents=True)  # of a run that was screened before
+    seconds.write_text('{"seconds": {"finetune": 1e6}, "cpu_seconds": {"finetune": 1e6}}')
+    words = ["--data", setting.data, "--work", setting.work, "--results", setting.results]
+    run = f"--network {NETWORK} --methods continued --shares 1 --epochs 1 --learning-rate 1"
+    monkeypatch.setattr(sys, "argv", ["compare", *run.split(), *map(str, words)])
+    compare.main()
+    (row,) = results.rows(setting.results / "runs.jsonl")
+    assert 0 < row["seconds"]["finetune"] < 1e6
+    assert not seconds.exists()
+    # At this rate an epoch does no good on the validation images; still it is not taken back.
+    before = load_model(setting.baseline(NETWORK)).state_dict()
+    after = load_model(setting.work / "networks" / name).state_dict()
+    assert not torch.equal(before["conv1.weight"], after["conv1.weight"])
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,9 @@ class Pair(NamedTuple):
     network: str
     method: str
     share: float
+    search_epochs: int
     epochs: int
+    learning_rate: float
     runtime: str
 
 
@@ -116,7 +118,10 @@ def latency_pairs(found: Sequence[Row]) -> dict[Pair, Sides]:
     """Group the rows of latency_search.jsonl."""
     pairs: dict[Pair, dict[str, dict[int, Row]]] = {}
     for row in found:
-        key = Pair(row["network"], row["variant"], row["share"], row["epochs"], row["runtime"])
+        key = Pair(
+            row["network"], row["variant"], row["share"], row["search_epochs"], row["epochs"],
+            row["learning_rate"], row["runtime"],
+        )  # fmt: skip
         side = "macs" if row["cost"] == "macs" else "latency"
         pairs.setdefault(key, {}).setdefault(side, {})[row["seed"]] = row
     return dict(pairs)

@@ -100,8 +100,8 @@ def _glance(found: Found) -> str:
     if not text:
         return ""
     note = (
-        "The best peer is the one that did best on these very test images, with either recipe: the "
-        "choice is in its favour."
+        "The best peer is the one, of those that were run there, that did best on these very test "
+        "images, with either recipe: among them the choice is in its favour."
     )
     return "\n".join([_source("pruning/runs.jsonl", COMPARE, note), text])
 
@@ -182,7 +182,7 @@ def _screening(found: Found) -> str:
     text = screening_table(found.screening)
     if not text:
         return ""
-    where = f"**Validation images, one seed.** {environments(rows_of(found.screening))}"
+    where = f"**Validation images, one run a row.** {environments(rows_of(found.screening))}"
     return "\n".join([_source("pruning/screening.jsonl", f"{COMPARE} --screen", where), text])
 
 
