@@ -79,7 +79,7 @@ def build_report(
         made_by: "command", "options" and "environment" of the job that made the files, where this
             one only measured them again.
     """
-    from runtime_bench import overall
+    from runtime_bench import overall, violations
 
     return {
         "schema_version": SCHEMA_VERSION,
@@ -106,7 +106,7 @@ def build_report(
         },
         "artifacts": [_artifact(item) for item in measurements],
         "checks": [check.to_json() for check in checks],
-        "violations": [check.to_json() for check in checks if check.status == "fail"],
+        "violations": [check.to_json() for check in violations(checks)],
         "verdict": overall(checks),
         "warnings": list(warnings),
         "timings_seconds": dict(timings_seconds),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from compress_export.codebook import CodebookFigures
+from compress_export.entries import STATUS_STYLES, goes_to_the_board, p90_ms, score_of
 from compress_export.first_aid_figures import FirstAid
 from compress_export.first_aid_plot import FIRST_AID_PICTURE
 from compress_export.precision_choice import Candidate
@@ -32,7 +33,6 @@ _PRECISION_NAMES = {
     "int2-weights": "INT2 weights",
     "int8-int16": "INT8/16",
 }
-_STATUS_STYLES = {"pass": "green", "fail": "bold red", "unverified": "yellow"}
 
 
 @dataclass(frozen=True)
@@ -81,10 +81,10 @@ def _network_row(stage: str, figures: Mapping[str, Any], report: Report) -> Row:
         size_bytes=figures.get("size_bytes"),
         params=figures.get("params"),
         macs=figures.get("macs"),
-        score=_score(figures),
+        score=score_of(figures),
         precision_macro=figures.get("precision_macro", measured.get("precision_macro")),
         recall_macro=figures.get("recall_macro", measured.get("recall_macro")),
-        latency_p90_ms=_p90(measured),
+        latency_p90_ms=p90_ms(measured),
     )
 
 
@@ -96,17 +96,17 @@ def _file_row(entry: Mapping[str, Any], network: Mapping[str, Any]) -> Row:
         size_bytes=entry.get("size_bytes"),
         params=network.get("params"),
         macs=network.get("macs"),
-        score=_score(entry),
+        score=score_of(entry),
         precision_macro=entry.get("precision_macro"),
         recall_macro=entry.get("recall_macro"),
-        latency_p90_ms=_p90(entry),
+        latency_p90_ms=p90_ms(entry),
     )
 
 
 def _deployed(report: Report) -> list[Mapping[str, Any]]:
     """The files that a board gets, then those of the same network to compare them with."""
     entries: Sequence[Mapping[str, Any]] = report.get("artifacts", ())
-    shipped = [entry for entry in entries if str(entry["path"]).startswith("bundle/")]
+    shipped = [entry for entry in entries if goes_to_the_board(entry)]
     stages = {entry["stage"] for entry in shipped}
     compared = [
         entry
@@ -125,16 +125,6 @@ def _artifact(report: Report, stage: str, precision: str, file_format: str) -> M
         if (entry["stage"], entry["precision"], entry["format"]) == wanted:
             return dict(entry)
     return {}
-
-
-def _score(entry: Mapping[str, Any]) -> float | None:
-    """Top-1, or the mean of the user's metric: an entry has one of them."""
-    score: float | None = entry.get("top1") if entry.get("score") is None else entry["score"]
-    return score
-
-
-def _p90(entry: Mapping[str, Any]) -> float | None:
-    return (entry.get("latency_ms") or {}).get("p90")
 
 
 @dataclass(frozen=True)
@@ -220,7 +210,7 @@ def print_report(report: Report, console: "Console") -> None:
     # soft wrap: one line per budget, for people and for grep
     for check in report.get("checks", ()):
         status = check["status"]
-        line = f"[{_STATUS_STYLES.get(status, '')}]{status:<10}[/] {escape(check_line(check))}"
+        line = f"[{STATUS_STYLES.get(status, '')}]{status:<10}[/] {escape(check_line(check))}"
         console.print(line, highlight=False, soft_wrap=True)
     for entry in report.get("limits", ()):
         line = f"[dim]limit     [/] {escape(Reached.from_json(entry).line)}"
@@ -241,7 +231,7 @@ def print_report(report: Report, console: "Console") -> None:
         line = f"[yellow]warning[/]    {escape(warning)}"
         console.print(line, highlight=False, soft_wrap=True)
     verdict = report["verdict"]
-    console.print(f"verdict: [{_STATUS_STYLES.get(verdict, '')}]{verdict}[/]")
+    console.print(f"verdict: [{STATUS_STYLES.get(verdict, '')}]{verdict}[/]")
 
 
 def _subject(report: Report) -> str:
@@ -321,7 +311,7 @@ def _profile_lines(report: Report) -> list[str]:
     return [
         f"{entry['name']} for {entry['profile']}: {entry['profile_status']}"
         for entry in report.get("artifacts", ())
-        if entry.get("profile") and str(entry["path"]).startswith("bundle/")
+        if entry.get("profile") and goes_to_the_board(entry)
     ]
 
 
@@ -333,7 +323,7 @@ def _arena_lines(report: Report) -> list[str]:
         f"(head {arena['head_bytes']}, tail {arena['tail_bytes']}) bytes in {arena['runtime']}; "
         f"operators {', '.join(arena['operators'])}"
         for entry, arena in found
-        if arena and str(entry["path"]).startswith("bundle/")
+        if arena and goes_to_the_board(entry)
     ]
 
 

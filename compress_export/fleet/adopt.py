@@ -30,7 +30,7 @@ def adopt(
     from compress_export.report import write_report
     from compress_export.sealing import seal_bundle
     from exporters.bundle import address_to
-    from runtime_bench import overall
+    from runtime_bench import overall, violations
 
     board = member.board
     for name in ("bundle", "reference"):
@@ -48,7 +48,7 @@ def adopt(
         "inputs": {**report["inputs"], "board_sha256": board_sha256(board)},
         "options": {**report["options"], "board": member.options.board},
         "checks": [check.to_json() for check in checks],
-        "violations": [check.to_json() for check in checks if check.status == "fail"],
+        "violations": [check.to_json() for check in violations(checks)],
         "verdict": overall(checks),
     }
     write_report(mine, folder)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from compress_export.entries import STATUS_STYLES
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 Report = Mapping[str, Any]
-_STYLES = {"pass": "green", "fail": "bold red", "unverified": "yellow"}
 _SIGNS = {"pass": "", "fail": "✗ ", "unverified": "? "}
 _SHORT = {
     "file_size_mib": "size MiB",
@@ -63,16 +64,16 @@ def print_matrix(report: Report, console: Console) -> None:
         table.add_column(_SHORT.get(budget, budget), justify="right", overflow="fold")
     for board, file, checks in matrix_rows(report):
         cells = [
-            f"[{_STYLES[check['status']]}]{cell_text(check)}[/]" if check else "-"
+            f"[{STATUS_STYLES[check['status']]}]{cell_text(check)}[/]" if check else "-"
             for check in checks
         ]
         table.add_row(escape(board), escape(file), *cells)
     console.print(table)
     console.print(f"[dim]{LEGEND}[/]", highlight=False)
     for line, verdict in _board_lines(report):
-        console.print(f"[{_STYLES[verdict]}]{verdict:<10}[/] {escape(line)}", highlight=False)
+        console.print(f"[{STATUS_STYLES[verdict]}]{verdict:<10}[/] {escape(line)}", highlight=False)
     verdict = report["verdict"]
-    console.print(f"verdict: [{_STYLES[verdict]}]{verdict}[/]")
+    console.print(f"verdict: [{STATUS_STYLES[verdict]}]{verdict}[/]")
 
 
 def _board_lines(report: Report) -> list[tuple[str, str]]:

@@ -52,6 +52,7 @@ def compress_fleet(jobs: Sequence[JobOptions], console: Console | None = None) -
         ExportError, BenchError, SlimError: a tool failed; what is done can be resumed.
     """
     from compress_export.html_report import redraw
+    from compress_export.job import checked_task
 
     console = console or Console()
     options = jobs[0]
@@ -63,6 +64,8 @@ def compress_fleet(jobs: Sequence[JobOptions], console: Console | None = None) -
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     with OutputFolder(out, force=options.force, resume=options.resume) as folder:
+        if options.force and is_unfinished(out):  # nobody loses it over a mistake in the data
+            checked_task(needs[0].members[0].options, say)
         folder.claim_job(_identity(options, needs))
         reports = _run_all(needs, folder.run / "jobs", console, say)
         results = [

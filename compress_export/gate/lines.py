@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from compress_export.entries import STATUS_STYLES
 from compress_export.gate.judged import Case
 from compress_export.table import check_line
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-STYLES = {"pass": "green", "fail": "bold red", "unverified": "yellow"}
 
 
 def case_line(case: Case) -> str:
@@ -34,6 +33,6 @@ def print_cases(cases: Sequence[Case], console: Console) -> None:
 
     for case in cases:
         status = case.check.status
-        line = f"[{STYLES[status]}]{status:<10}[/] {escape(case_line(case))}"
+        line = f"[{STATUS_STYLES[status]}]{status:<10}[/] {escape(case_line(case))}"
         console.print(line, highlight=False, soft_wrap=True)
     console.print(f"gate: {outcome(cases)}", highlight=False)

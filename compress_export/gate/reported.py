@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress_export.entries import score_of
 from compress_export.errors import UsageError
 from compress_export.outputs import FLEET_REPORT
 from compress_export.shown import printable_tree
@@ -155,7 +156,7 @@ def _of_job(source: Path, report: Json) -> Reported:
         place=_place("host", report["environment"]["host"]),
         devices=tuple(_devices(report.get("device_measurements", ()))),
         budgets=_budgets(checks),
-        baseline_score=_score(report["stages"].get("baseline", {})),
+        baseline_score=score_of(report["stages"].get("baseline", {})),
         targets=tuple(check for check in checks if check.budget == "target"),
         bundle=bundle if bundle.is_dir() else None,
         seconds=sum(report.get("timings_seconds", {}).values()),
@@ -230,12 +231,6 @@ def _reader(kind: Any) -> Any:
 
 def _budgets(checks: Sequence[Check]) -> dict[str, float]:
     return {check.budget: check.limit for check in checks if check.budget != "target"}
-
-
-def _score(entry: Json) -> float | None:
-    """Top-1, or the mean of the user's metric: an entry has one of them."""
-    score = entry.get("top1") if entry.get("score") is None else entry["score"]
-    return None if score is None else float(score)
 
 
 def _baseline_score(files: Sequence[Measurement], checks: Sequence[Check]) -> float | None:

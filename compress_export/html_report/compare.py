@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from compress_export.entries import p90_ms, score_of
 from compress_export.html_report.drawing import Chart, Table
 from compress_export.html_report.figures import flat
 from compress_export.html_report.rendering import render
 from compress_export.html_report.run_folder import (
     RunFolder,
     as_written,
-    p90_ms,
     read_run,
     run_folders,
-    score_of,
 )
 from compress_export.html_report.tradeoff import Axis, Point, draw_tradeoff
 from compress_export.html_report.words import (

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from compress_export.entries import p90_ms, score_of
 from compress_export.html_report.drawing import Table
-from compress_export.html_report.run_folder import RunFolder, p90_ms, score_of
+from compress_export.html_report.run_folder import RunFolder
 from compress_export.html_report.words import (
     NONE,
     count_text,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from compress_export.codebook import CodebookFigures
+from compress_export.entries import p90_ms, score_of
 from compress_export.first_aid_figures import FirstAid
 from compress_export.html_report import figures
 from compress_export.html_report.answers import (
@@ -29,10 +30,8 @@ from compress_export.html_report.rendering import render
 from compress_export.html_report.run_folder import (
     RunFolder,
     as_written,
-    p90_ms,
     read_run,
     run_folders,
-    score_of,
 )
 from compress_export.html_report.tradeoff import Axis, Point, draw_tradeoff
 from compress_export.html_report.words import NONE, ms_text, percent_text, size_text

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from compress_export.entries import goes_to_the_board, score_of
 from compress_export.errors import UsageError
 from compress_export.evidence import (
     AGENTS,
@@ -88,7 +89,7 @@ class RunFolder:
     @property
     def shipped(self) -> list[Mapping[str, Any]]:
         """Those of the bundle."""
-        return [entry for entry in self.artifacts if str(entry["path"]).startswith("bundle/")]
+        return [entry for entry in self.artifacts if goes_to_the_board(entry)]
 
     @property
     def metric(self) -> str:
@@ -106,17 +107,6 @@ class RunFolder:
         drop = self.limit("accuracy_drop_points")
         baseline = score_of(self.report.get("stages", {}).get("baseline", {}))
         return None if drop is None or baseline is None else baseline - drop / 100
-
-
-def score_of(entry: Mapping[str, Any]) -> float | None:
-    """Top-1, or the mean of the user's metric, of a stage or file; a fraction."""
-    score: float | None = entry.get("top1") if entry.get("score") is None else entry["score"]
-    return score
-
-
-def p90_ms(entry: Mapping[str, Any]) -> float | None:
-    """The latency of a file that budgets are about."""
-    return (entry.get("latency_ms") or {}).get("p90")
 
 
 @contextmanager
@@ -160,7 +150,7 @@ def read_run(folder: Path) -> RunFolder:
     """
     report = _report(folder)
     evidence = folder / EVIDENCE
-    shipped = [e["name"] for e in report["artifacts"] if str(e["path"]).startswith("bundle/")]
+    shipped = [e["name"] for e in report["artifacts"] if goes_to_the_board(e)]
     after, answers = _answers(evidence / ANSWERS, shipped)
     run = RunFolder(
         path=folder,

@@ -136,6 +136,18 @@ def test_a_job_in_a_fleet_ends_as_it_would_alone(
     assert (alone.out / name).read_bytes() == (fleet.out / "jetson" / name).read_bytes()
 
 
+def test_a_mistake_in_the_data_costs_no_unfinished_fleet(
+    boards: list[str], trained: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "out.run" / "jobs" / "roomy.run" / "baseline.pt"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    refused = run_here(tmp_path / "out", *arguments(boards, trained, "--force", "--data", "digit"))
+    assert refused.code == 2
+    assert "did you mean digits?" in refused.complained
+    assert kept.exists()
+
+
 def test_an_interrupted_fleet_goes_on(
     fleet: Ended,
     boards: list[str],
