@@ -47,7 +47,9 @@ def filled(folder: Path) -> str:
 
 def sections(rows: Sequence[Row]) -> dict[str, str]:
     """Return the generated parts of the page by name."""
-    groups = grouped(row for row in rows if row["images"] is None)
+    whole = [row for row in rows if row["images"] is None]
+    results.refuse_mixed(whole, ("network", "epochs"), ("learning_rate",))
+    groups = grouped(whole)
     return {
         "accuracy": accuracy_table(groups) or MISSING,
         "sizes": size_table(groups) or MISSING,

@@ -7,7 +7,7 @@ import json
 import platform
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,30 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
 def finished(path: Path, key: dict[str, Any]) -> bool:
     """Tell whether a run with these values is there."""
     return any(all(row.get(k) == v for k, v in key.items()) for row in rows(path))
+
+
+def refuse_mixed(
+    found: Sequence[Mapping[str, Any]], of: Sequence[str], alike: Sequence[str]
+) -> None:
+    """Refuse rows that a table would take for seeds of one run though their settings differ.
+
+    Args:
+        of: what tells the table's entries apart.
+        alike: settings that rows with equal values of these must share.
+
+    Raises:
+        ValueError: they don't; the message names the setting and its values.
+    """
+    seen: dict[tuple[Any, ...], Mapping[str, Any]] = {}
+    for row in found:
+        entry = tuple(row[key] for key in of)
+        first = seen.setdefault(entry, row)
+        for name in alike:
+            if row[name] != first[name]:
+                raise ValueError(
+                    f"{' '.join(map(str, entry))}: runs with {name} {first[name]} and {row[name]} "
+                    "don't belong into one table; keep them in different folders (--results)"
+                )
 
 
 def environment() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.pruning.page.markdown import table, with_range
+from benchmarks.pruning.results import refuse_mixed
 from benchmarks.quantization.bits import CONTROL
 from benchmarks.quantization.joint import SEQUENTIAL
 from benchmarks.quantization.modes import FORMATS
@@ -57,6 +58,7 @@ def mode_tables(rows: Sequence[Row]) -> str:
         "format", "mode", "KiB", "top-1 %", "points lost", "agreement %", "p50 ms", "p90 ms",
         "times as fast as float", "peak memory MiB",
     )  # fmt: skip
+    refuse_mixed(rows, ("network", "format", "size"), ("threads", "runs"))
     parts = []
     for (network,), mine in grouped(_of_size(rows, SIZE), "network").items():
         lines = [
@@ -154,6 +156,7 @@ def chosen(rows: Sequence[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
 
     The best on the validation images of the candidates within the budget.
     """
+    refuse_mixed(rows, ("network", "share"), ("search_epochs", "finetune_epochs", "epochs"))
     found: dict[tuple[Any, ...], dict[str, Row]] = {}
     for key, mine in grouped(rows, "network", "share", "seed").items():
         fitting = [row for row in mine if row["weight_bytes"] <= row["budget_bytes"] * (1 + 1e-9)]

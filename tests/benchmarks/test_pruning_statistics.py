@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.pruning.results import pack, unpack
+from benchmarks.pruning.results import pack, refuse_mixed, unpack
 from benchmarks.pruning.statistics import area_under, paired_difference
 
 
@@ -52,3 +52,13 @@ def test_methods_without_a_common_seed_cannot_be_compared() -> None:
 def test_area_is_the_mean_height() -> None:
     assert area_under([(0, 0.5), (10, 0.9)], 0, 10) == pytest.approx(0.7)
     assert area_under([(10, 0.9), (0, 0.5), (5, 0.9)], 5, 10) == pytest.approx(0.9)
+
+
+def test_runs_of_other_settings_are_no_seeds() -> None:
+    rows = [
+        {"network": network, "epochs": epochs, "rate": rate}
+        for network, epochs, rate in (("a", 5, 0.1), ("a", 5, 0.1), ("a", 6, 0.2), ("b", 5, 0.3))
+    ]
+    refuse_mixed(rows, ("network", "epochs"), ("rate",))
+    with pytest.raises(ValueError, match="^a: runs with rate 0.1 and 0.2 don't belong"):
+        refuse_mixed(rows, ("network",), ("rate",))

@@ -108,7 +108,8 @@ def candidate(assumed: str, precision: str, kib: float, validation: float, test:
         "network": "resnet20", "share": 0.25, "assumed": assumed, "precision": precision, "seed": 0,
         "images": None, "budget_bytes": 64 * 1024, "weight_bytes": kib * 1024, "parameters": 1000,
         "validation_pruned": 0.9, "validation_rounded": 0.9, "validation_trained": validation,
-        "test_trained": test, "environment": ENVIRONMENT,
+        "test_trained": test, "search_epochs": 2, "finetune_epochs": 4, "epochs": 3,
+        "environment": ENVIRONMENT,
     }  # fmt: skip
 
 
@@ -125,6 +126,8 @@ def test_ways_choose_on_validation_images_within_the_budget() -> None:
     assert line[4:] == ["`int8`", "84.00", "`int4-weights`", "85.50", "+1.50"]
     assert len(cells(tables.candidate_table(CANDIDATES))) == 4
     assert tables.joint_table(CANDIDATES[1:2]) == ""
+    with pytest.raises(ValueError, match="resnet20 0.25: runs with epochs 3 and 9"):
+        tables.joint_table([*CANDIDATES, CANDIDATES[0] | {"epochs": 9}])
 
 
 def test_trials_are_not_shown(tmp_path: Path) -> None:
