@@ -72,7 +72,6 @@ def _write_files(job: Job, reference: Path) -> None:
                 aided.model, job.stage, reference, [precision], aided.float_layers
             )
         if job.options.chooses_precision:
-            _write_missing(job, reference, [precision])
             write_candidates(job, reference)
         else:
             # The float file is the source of the others: one conversion makes all.

@@ -17,6 +17,7 @@ from compress_export.targets import DEFAULT_MAX_DROP
 if TYPE_CHECKING:
     from boards import Board
     from boards.parts import FilePrecision
+    from compress_export.exporting import Exports
     from compress_export.job import Job
     from exporters import Exported
     from runtime_bench import Measurement
@@ -125,15 +126,28 @@ def write_candidates(job: Job, folder: Path) -> None:
     for format in job.exports.formats:
         exports = replace(job.exports, formats=(format,))
         there = {f.precision for f in job.reference if (f.stage, f.format) == (job.stage, format)}
-        for precision in possible(job.board, format):
-            if precision in there or (job.candidates and precision not in job.candidates):
-                continue
-            try:
-                job.reference += exports.write(job.network, job.stage, folder, [precision])
-            except ExportError as error:
-                if precision == job.exports.precision:
-                    raise
-                job.warnings.append(f"no {precision} {format} file to choose from: {error}")
+        missing = [
+            precision
+            for precision in possible(job.board, format)
+            if precision not in there and (not job.candidates or precision in job.candidates)
+        ]
+        try:  # one conversion makes all
+            job.reference += exports.write(job.network, job.stage, folder, missing)
+        except ExportError:
+            for precision in missing:
+                _write_alone(job, exports, precision, folder)
+
+
+def _write_alone(job: Job, exports: Exports, precision: FilePrecision, folder: Path) -> None:
+    from exporters import ExportError
+
+    try:
+        job.reference += exports.write(job.network, job.stage, folder, [precision])
+    except ExportError as error:
+        if precision == job.exports.precision:
+            raise
+        (format,) = exports.formats
+        job.warnings.append(f"no {precision} {format} file to choose from: {error}")
 
 
 def choose_files(job: Job, folder: Path) -> list[Exported]:

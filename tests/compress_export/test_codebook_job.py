@@ -96,7 +96,7 @@ def test_measuring_again_keeps_what_is_known(shared: Ended, tmp_path: Path) -> N
     shutil.copytree(shared.out, tmp_path / "out")
     words = "--board x86-64 --stages bench --latency-runs 5 --max-drop 90"
     again = run_here(tmp_path / "out", *words.split())
-    assert again.code in (0, 1), again.complained
+    assert again.code == 0, again.complained
     assert again.report["codebook"] == shared.report["codebook"]
     scores = {a["name"]: a["top1"] for a in again.report["artifacts"]}
     assert scores["slim.float32.onnx"] == again.report["stages"]["slim"]["top1"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shlex
 import signal
 import sys
 import time
@@ -47,10 +46,10 @@ def written(folder: Path, text: str) -> Path:
     return path
 
 
-def tiny_sweep(folder: Path, weights: Path) -> Path:
+def tiny_sweep(folder: Path, weights: Path, finetune_epochs: int = 1) -> Path:
     """Two trials that end in seconds."""
-    words = shlex.split("--baseline-epochs 1 --search-epochs 1 --finetune-epochs 60 --stages prune")
-    pairs = zip(*[iter([*NETWORK, *QUICK, *words])] * 2, strict=True)
+    words = f"--baseline-epochs 1 --search-epochs 1 --finetune-epochs {finetune_epochs}"
+    pairs = zip(*[iter([*NETWORK, *QUICK, *words.split(), "--stages", "prune"])] * 2, strict=True)
     options = {name.removeprefix("--"): value for name, value in pairs}
     content = {
         "boards": ["jetson"],
@@ -238,7 +237,9 @@ def test_a_worker_that_is_killed_costs_an_epoch(tmp_path: Path, trained: Path) -
     import subprocess
 
     out = tmp_path / "out"
-    command, environment = in_a_process(out, "sweep", tiny_sweep(tmp_path, trained))
+    command, environment = in_a_process(
+        out, "sweep", tiny_sweep(tmp_path, trained, finetune_epochs=60)
+    )
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
     give_up = time.monotonic() + LIMIT_S
     while not (found := list(out.glob("*.run/rung-1/finetune.pt"))):
