@@ -42,10 +42,14 @@ def test_a_killed_process_leaves_the_old_file_alone(tmp_path: Path) -> None:
     path.write_text("old")
     child = os.fork()
     if child == 0:
-        with whole_file(path) as unfinished:
-            unfinished.write_text("ha")
-            os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(child, 0)
+        try:
+            with whole_file(path) as unfinished:
+                unfinished.write_text("ha")
+                os.kill(os.getpid(), signal.SIGKILL)
+        finally:
+            os._exit(1)  # or it would go on with the tests
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
     assert path.read_text() == "old"
 
 

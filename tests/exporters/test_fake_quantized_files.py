@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import pytest
 import torch
-from conftest import INPUT_SHAPE, Folder, stream
+from small_net import INPUT_SHAPE, Folder, stream
 from torch import Tensor, nn
 from torch.nn import functional as F
 
