@@ -74,6 +74,7 @@ def _accuracy(
     for (network, _, _), ladder in ladders(found.comparisons).items():
         if len(ladder) > len(longest.get(network, [])):
             longest[network] = ladder
+    longest = {n: ladder for n, ladder in longest.items() if _compares(ladder)} or longest
     looks = method_styles([c for ladder in longest.values() for c in ladder])
     figure, axes = plt.subplots(
         1,
@@ -91,13 +92,18 @@ def _accuracy(
         _continued_line(axis, ladder[0])
         axis.set(title=f"{network}, {ladder[0].target.epochs} epochs", xlabel=label)
         _log_axis(axis, [x for c in ladder for e in c.entries if (x := place(e))])
-        if ticks_at_targets:
+        if ticks_at_targets and ladder[0].target.cost == "macs":
             axis.set_xticks([100 * c.target.share for c in ladder])
         axis.grid(axis="y", color="#e6e6e6", linewidth=0.7)
     axes[0][0].set_ylabel("top-1 on test images, %")
     ordered = {m: handles[m] for m in looks if m in handles}
     figure.legend(ordered.values(), ordered.keys(), loc="outside right upper")
     return figure
+
+
+def _compares(ladder: Sequence[Comparison]) -> bool:
+    """Whether there is more than one method to look at."""
+    return len({entry.method for c in ladder for entry in c.entries}) > 1
 
 
 def _points(

@@ -24,7 +24,7 @@ def time_to_result(found: Found) -> Figure:
     rows = -(-len(comparisons) // columns)
     most = max(len(c.entries) for c in comparisons)
     figure, axes = plt.subplots(
-        rows, columns, figsize=(1 + 3.6 * columns, rows * (0.9 + 0.21 * most)),
+        rows, columns, figsize=(1 + 3.6 * columns, rows * (1.05 + 0.21 * most)),
         layout="constrained", squeeze=False,
     )  # fmt: skip
     for axis in axes.flat[len(comparisons) :]:
@@ -53,7 +53,7 @@ def _time_bars(axis: Axes, c: Comparison) -> None:
     axis.set_yticks(range(len(shown)), [e.method for e in shown], fontsize=7.5)
     axis.invert_yaxis()
     axis.margins(x=0.16)
-    axis.set_title(title(c.target).replace(" of the MACs, ", " of MACs, "), fontsize=8.5)
+    axis.set_title(title(c.target).replace(", ", "\n", 1), fontsize=8.5)
     axis.set_xlabel("CPU minutes" if key == "cpu_seconds" else "minutes", fontsize=8)
 
 
