@@ -23,7 +23,9 @@ install: $(STAMP)
 $(STAMP): setup.cfg pyproject.toml $(if $(LOCKED),requirements/ci.txt)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifdef LOCKED
-	$(PIP) install --require-hashes --only-binary :all: -r requirements/ci.txt
+	# The set is complete: asked for their dependencies too, pip takes the newest release of what
+	# another package wants with an extra (coverage[toml]), and stops because it has no hash.
+	$(PIP) install --no-deps --require-hashes --only-binary :all: -r requirements/ci.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
 else
 	$(PIP) install -e '.[dev]'
