@@ -20,11 +20,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 install: $(STAMP)
 
 # The stamp makes a second `make install` instant; a change of the requirements renews it.
+# The locked set is complete: asked for dependencies too, pip takes the newest release of what another
+# package wants with an extra (coverage[toml]), and stops because that has no hash.
 $(STAMP): setup.cfg pyproject.toml $(if $(LOCKED),requirements/ci.txt)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 ifdef LOCKED
-	# The set is complete: asked for their dependencies too, pip takes the newest release of what
-	# another package wants with an extra (coverage[toml]), and stops because it has no hash.
 	$(PIP) install --no-deps --require-hashes --only-binary :all: -r requirements/ci.txt
 	$(PIP) install --no-deps --no-build-isolation -e .
 else
