@@ -287,7 +287,8 @@ def _restore_interrupted_publish(run: Path, final: Path) -> None:
 
 
 def _empty(run: Path) -> None:
-    for path in run.iterdir():
+    # What says whose the rest is goes last: a process killed here leaves nothing without a name.
+    for path in sorted(run.iterdir(), key=lambda path: path.name == "options.json"):
         if path.name not in ("lock", "staged"):
             _remove(path)
 

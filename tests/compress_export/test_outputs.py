@@ -233,3 +233,19 @@ def test_resume_refuses_another_job(tmp_path: Path) -> None:
         output.claim_job({"seed": 0, "target_macs": None})
         with pytest.raises(UsageError, match="--seed was 0 and is 1"):
             output.claim_job({"seed": 1, "target_macs": None})
+
+
+def test_a_run_that_is_dropped_keeps_its_name_to_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with OutputFolder(tmp_path / "out") as output:
+        output.claim_job({"seed": 0})
+        for name in ("baseline.pt", "search.csv", "zero"):
+            (output.run / name).write_text("1")
+    gone = []
+    monkeypatch.setattr("compress_export.outputs._remove", lambda path: gone.append(path.name))
+    with OutputFolder(tmp_path / "out", force=True) as output:
+        gone.clear()
+        output.claim_job({"seed": 1})
+        assert sorted(gone) == ["baseline.pt", "options.json", "search.csv", "zero"]
+        assert gone[-1] == "options.json"
