@@ -259,5 +259,5 @@ def test_on_another_machine(job: Job, tmp_path: Path, monkeypatch: pytest.Monkey
     assert ended.code == 0, ended.complained
     assert f"latency_p90_ms does not steer the search: {reason}" in ended.said
     assert [entry["cost"] for entry in ended.report["limits"]] == ["macs"]
-    planned = job("--dry-run --board", board)
+    planned = job("--dry-run --force --board", board)  # the folder is taken by now
     assert f"decided after measuring, does not steer the search: {reason}" in planned.said
