@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization.calibrate import CalibrationMethod, create_calibrator
@@ -56,15 +56,20 @@ def laplace(seed: int, count: int = 40_000) -> np.ndarray:
     percentile=st.floats(60, 99.999),
     relu=st.booleans(),
 )
+@example(seed=37301, percentile=61.0, relu=True)  # 80.5 % of 5,000 values
 def test_percentile_is_numpys_within_a_bin(seed, percentile, relu):
     values = laplace(seed, 5000)
     values = np.maximum(values, 0) if relu else values
     histogram = histogram_of(values)
     found = percentile_range(histogram, percentile)
     cut = (100 - percentile) / 2
-    wanted = np.percentile(values, [cut, 100 - cut], method="inverted_cdf")
-    width = (histogram.high - histogram.low) / BINS
-    np.testing.assert_allclose(found, wanted, atol=1.01 * width)
+    # Where a share of the values is a whole number of them, rounding decides between two neighbours.
+    least, most = (
+        np.percentile(values, [cut + off, 100 - cut + off], method="inverted_cdf")
+        for off in (-1e-9, 1e-9)
+    )
+    width = 1.01 * (histogram.high - histogram.low) / BINS
+    assert (least - width <= found).all() and (found <= most + width).all()
 
 
 def brute_force_divergence(counts: np.ndarray, half_width: int, levels: int) -> float:
