@@ -63,7 +63,7 @@ def test_percentile_is_numpys_within_a_bin(seed, percentile, relu):
     histogram = histogram_of(values)
     found = percentile_range(histogram, percentile)
     cut = (100 - percentile) / 2
-    # Where a share of the values is a whole number of them, rounding decides between two neighbours.
+    # Where a share of the values is a whole number of them, rounding decides which of two it is.
     least, most = (
         np.percentile(values, [cut + off, 100 - cut + off], method="inverted_cdf")
         for off in (-1e-9, 1e-9)
