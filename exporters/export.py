@@ -28,6 +28,7 @@ from exporters.calibration import Calibration
 from exporters.errors import ExportError, UnsupportedExportError
 from exporters.inspect_onnx import inspect_onnx
 from exporters.inspect_tflite import inspect_tflite
+from exporters.mapped_weights import map_weights
 from exporters.model_outputs import flatten_outputs
 from exporters.onnx_dynamic import export_dynamic_onnx
 from exporters.onnx_file import read_model, side_files, write_model
@@ -84,7 +85,8 @@ def export_files(
 
     Args:
         model: any CNN from float32 [N, C, H, W] to logits [N, classes], or to maps, or to several
-            outputs in a dict, tuple or list; it isn't changed.
+            outputs in a dict, tuple or list; it isn't changed, but that large weights of one on the
+            CPU lie in files that are mapped from now on.
         stage: "baseline" or "slim".
         input_shape: (C, H, W).
         calibration: samples for INT8 ranges, the same for both formats.
@@ -116,7 +118,9 @@ def export_files(
         return ()
     notices: list[str] = []
     with quiet_step("run the model in torch"):
+        map_weights(model, folder)
         clone = deployable(model, input_shape, notices.append)
+        map_weights(clone, folder)
         outputs = flatten_outputs(clone, input_shape)
         expected = _torch_outputs(clone, validation)
     for notice in notices:

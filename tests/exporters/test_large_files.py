@@ -6,6 +6,7 @@ The limits are made small here; tests with the true ones would take gigabytes.
 from __future__ import annotations
 
 from collections import Counter
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from exporters import (
     Calibration,
     Exported,
     export_files,
+    mapped_weights,
     onnx_file,
     onnx_weights,
     support,
@@ -78,7 +80,7 @@ def net() -> nn.Module:
 
 def exported(net: nn.Module, folder: Path, board: str, *precisions: str) -> dict[str, Exported]:
     files = export_files(
-        net,
+        deepcopy(net),  # whose weights may lie in files afterwards
         stage="slim",
         folder=folder,
         input_shape=SHAPE,
@@ -93,7 +95,7 @@ def exported(net: nn.Module, folder: Path, board: str, *precisions: str) -> dict
 
 
 def make_small(patch: pytest.MonkeyPatch, one_file_bytes: int) -> None:
-    for module in (onnx_file, onnx_weights):
+    for module in (mapped_weights, onnx_file, onnx_weights):
         patch.setattr(module, "LARGE_BYTES", LARGE)
     patch.setattr(onnx_file, "ONE_FILE_BYTES", one_file_bytes)
 

@@ -1,0 +1,130 @@
+"""Large weights lie in files while a network is exported: the same numbers, less memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+from copy import deepcopy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from boards import load_board
+from exporters import Calibration, export_files, mapped_weights
+from exporters.mapped_weights import map_weights
+from runtime_bench.memory import parse_status
+
+LARGE = 256
+
+
+@pytest.fixture
+def net(monkeypatch: pytest.MonkeyPatch) -> nn.Sequential:
+    """Convolutions and a linear layer, [N, 3, 8, 8] to [N, 4]; all but the last are large."""
+    monkeypatch.setattr(mapped_weights, "LARGE_BYTES", LARGE)
+    torch.manual_seed(0)
+    body = (nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU())
+    return nn.Sequential(*body, nn.Flatten(), nn.Linear(256, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
+
+
+def mapped(net: nn.Module) -> list[str]:
+    return [n for n, p in net.named_parameters() if p.untyped_storage().filename is not None]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_numbers_layouts_and_shared_weights_stay(
+    net: nn.Sequential, layout: torch.memory_format, tmp_path: Path
+) -> None:
+    net.to(memory_format=layout)
+    net.add_module("again", net[3])
+    before = deepcopy(net)
+    images = torch.randn(4, 3, 8, 8)
+    with torch.no_grad():
+        expected = net[:9](images)
+        map_weights(net, tmp_path)
+        assert torch.equal(net[:9](images), expected)
+    assert mapped(net) == ["0.weight", "3.weight", "6.weight"]
+    assert net.get_submodule("again").weight is net[3].weight
+    for now, then in zip(net.parameters(), before.parameters(), strict=True):
+        assert torch.equal(now, then) and now.stride() == then.stride()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_view_of_a_larger_tensor_keeps_its_place_there(
+    net: nn.Sequential, tmp_path: Path
+) -> None:
+    whole = torch.arange(40 * 256.0).reshape(40, 256)
+    net[6].weight.data = whole[8:16]
+    map_weights(net, tmp_path)
+    assert torch.equal(net[6].weight, whole[8:16])
+
+
+def test_once_is_enough(net: nn.Sequential, tmp_path: Path) -> None:
+    map_weights(net, tmp_path)
+    places = [parameter.data_ptr() for parameter in net.parameters()]
+    map_weights(net, tmp_path)
+    assert [parameter.data_ptr() for parameter in net.parameters()] == places
+
+
+def test_a_copy_is_trained_in_memory_and_the_original_stays(
+    net: nn.Sequential, tmp_path: Path
+) -> None:
+    map_weights(net, tmp_path)
+    copy, before = deepcopy(net), net[0].weight.detach().clone()
+    assert mapped(copy) == []
+    with torch.no_grad():
+        copy[0].weight.zero_()
+    assert torch.equal(net[0].weight, before)
+
+
+def test_a_full_disk_leaves_the_weights_where_they_are(
+    net: nn.Sequential, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    before = deepcopy(net)
+    with pytest.raises(OSError, match="No space left"):
+        map_weights(net, tmp_path)
+    assert mapped(net) == [] and list(tmp_path.iterdir()) == []
+    assert all(map(torch.equal, net.parameters(), before.parameters()))
+
+
+def test_memory_is_given_back(tmp_path: Path) -> None:
+    net = nn.Linear(4096, 4096)  # 64 MiB
+    before = anonymous_bytes()
+    map_weights(net, tmp_path)
+    assert before - anonymous_bytes() > 60 * 2**20
+
+
+def anonymous_bytes() -> int:
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    return parse_status(status)["RssAnon"]
+
+
+def test_files_are_the_same(
+    net: nn.Sequential, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
+
+    def files(folder: Path) -> dict[str, str]:
+        done = export_files(
+            deepcopy(net),
+            stage="slim",
+            folder=folder,
+            input_shape=(3, 8, 8),
+            calibration=Calibration(lambda: iter([batch])),
+            validation=lambda: iter([batch]),
+            board=load_board("x86-64"),
+            formats=("onnx", "tflite"),
+            precisions=("float32", "int8"),
+            progress=lambda line: None,
+        )
+        return {file.name: file.sha256 for file in done}
+
+    on_disk = files(tmp_path / "on disk")
+    monkeypatch.setattr(mapped_weights, "LARGE_BYTES", 2**31)
+    assert files(tmp_path / "in memory") == on_disk
