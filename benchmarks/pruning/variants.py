@@ -15,7 +15,8 @@ from benchmarks.pruning.peer_forms import Form
 from benchmarks.pruning.peer_training import sparse_train
 from benchmarks.pruning.peers import PEERS, Schedule, prune_with_peer
 from compressor.cost import as_tensor
-from compressor.decore.agents import BudgetSettings, cost_gradient
+from compressor.decore.agents import BudgetAgents, BudgetSettings, cost_gradient
+from compressor.decore.values import ValueAgents
 from compressor.methods.catalogue import CATALOGUE
 from compressor.methods.learned import Decore
 from compressor.methods.method import Method, PruneTask
@@ -55,13 +56,19 @@ def _ours(method: Method) -> Callable[[PruneTask], nn.Module]:
 
 
 def _agents(
-    *, steps: bool = True, means: bool = True, levelling: float = 0.0, **settings: Any
+    *,
+    steps: bool = True,
+    means: bool = True,
+    levelling: float = 0.0,
+    agents: type[BudgetAgents] = BudgetAgents,
+    **settings: Any,
 ) -> Variant:
     method = Decore(
         BudgetSettings(**settings),
         agents_of_steps=steps,
         with_means=means,
         prior=partial(_levelled, levelling=levelling),
+        agents=agents,
     )
     return Variant(_ours(method), searches=True)
 
@@ -107,6 +114,7 @@ _SETTINGS = {
     "decore:fast": _agents(policy_rate=0.02),
     "decore:soft": _agents(first_temperature=0.5, last_temperature=0.1),
     "decore:sharp": _agents(first_temperature=0.1, last_temperature=0.02),
+    "decore:values": _agents(agents=ValueAgents),
     "decore:half-level": _agents(levelling=0.5),
     "decore:level": _agents(levelling=1.0),
     "taylor:rounds": Variant(_ours(in_rounds(METHODS["taylor"], 12)), searches=True),

@@ -167,8 +167,10 @@ class BudgetAgents:
         self._there.copy_(state["there"])
 
     def _class_logits(self) -> Tensor:
-        logits = (self._prior + self._learned.detach())[self._agent_of]
-        return logits.masked_fill(~self._there, -torch.inf)
+        return self._agent_logits()[self._agent_of].masked_fill(~self._there, -torch.inf)
+
+    def _agent_logits(self) -> Tensor:
+        return self._prior + self._learned.detach()
 
     def _joined(self, values: Tensor) -> Tensor:
         """Add up over the classes of each agent: (..., classes) to (..., agents)."""

@@ -95,7 +95,7 @@ class Trapezoid:
         self.memory: dict[str, Tensor] = {}
 
     def __call__(self, outcome: Outcome, probabilities: Tensor) -> Tensor:
-        return _trapezoid(outcome, probabilities.double()).mean(dim=0)
+        return trapezoid(outcome, probabilities.double()).mean(dim=0)
 
 
 class TrapezoidControl:
@@ -115,7 +115,7 @@ class TrapezoidControl:
         slope = self.memory["rise"] / self.memory["doubt"].clamp_min(1e-9)
         advantage = (outcome.losses - outcome.reference_losses).double() - score @ slope
         gradient = _left_out(advantage, score) + slope * p * (1 - p)
-        _remember(self.memory["rise"], _trapezoid(outcome, p).mean(dim=0))
+        _remember(self.memory["rise"], trapezoid(outcome, p).mean(dim=0))
         _remember(self.memory["doubt"], p * (1 - p))
         return gradient
 
@@ -129,17 +129,18 @@ ESTIMATORS: Mapping[str, Callable[[int], Estimator]] = {
 }
 
 
+def trapezoid(outcome: Outcome, p: Tensor) -> Tensor:
+    """Return |a - p| f'(a) / 2 of each taught image, shape (M, agents); see `Trapezoid`."""
+    actions = outcome.actions[: len(outcome.mask_gradients)]
+    score = log_probability_gradient(actions.double(), p)
+    return 0.5 * score.abs() * outcome.mask_gradients.double()
+
+
 def _left_out(advantage: Tensor, score: Tensor) -> Tensor:
     """Mean of (advantage - mean of the others) x score over the batch, shape (agents,)."""
     count = len(advantage)
     baseline = (advantage.sum() - advantage) / (count - 1)
     return (advantage - baseline) @ score / count
-
-
-def _trapezoid(outcome: Outcome, p: Tensor) -> Tensor:
-    actions = outcome.actions[: len(outcome.mask_gradients)]
-    score = log_probability_gradient(actions.double(), p)
-    return 0.5 * score.abs() * outcome.mask_gradients.double()
 
 
 def _remember(mean: Tensor, value: Tensor) -> None:

@@ -32,6 +32,7 @@ class Decore:
             norms are recalibrated.
         cut_while_learning: remove channels physically as soon as their agents are certain.
         prior: what the agents begin with.
+        agents: how they learn.
     """
 
     settings: BudgetSettings = field(default_factory=BudgetSettings)
@@ -39,6 +40,7 @@ class Decore:
     with_means: bool = True
     cut_while_learning: bool = True
     prior: Prior = taylor_prior
+    agents: type[BudgetAgents] = BudgetAgents
 
     def __call__(self, task: PruneTask) -> Choice:
         """Search from a prior; round what the agents want to the runtime's steps."""
@@ -46,7 +48,7 @@ class Decore:
         agent_of = None
         if self.agents_of_steps:
             agent_of = step_agents(prior.numpy(), task.graph, task.channel_step)
-        agents = BudgetAgents(prior, task.limits, self.settings, agent_of)
+        agents = self.agents(prior, task.limits, self.settings, agent_of)
         found = search(
             task, agents, cut_while_learning=self.cut_while_learning, with_means=self.with_means
         )
