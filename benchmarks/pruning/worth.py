@@ -83,22 +83,31 @@ class Moment:
         """Draw actions of all agents for every image, shape (images, agents)."""
         return sample_actions(self.p, images, generator).double()
 
-    def try_out(self, x: Tensor, labels: Tensor, actions: Tensor) -> Outcome:
-        """Run a batch under actions (N, agents); d loss / d action is taken of all images."""
+    def losses(self, x: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return every image's loss under masks (N, classes), and without any."""
         objective = self.task.objective
-        mask = actions[:, self.agent_of].float().requires_grad_()
         model = self.task.model.train()
         with ChannelMasks(model, self.graph, with_means=True) as masks:
             with self.task.compute.arithmetic():
                 answers = teacher_answers(self.teacher, x)
                 masks.set(mask)
                 outputs = model(self.task.compute.images(x))
-            losses = objective.losses(outputs, labels, answers, RECIPE)
-            (gradients,) = torch.autograd.grad(losses.sum(), mask)
-        joined = torch.zeros_like(actions).index_add_(1, self.agent_of, gradients.double())
+            masked = objective.losses(outputs, labels, answers, RECIPE)
         assert answers is not None
-        reference = objective.losses(answers, labels, answers, RECIPE)
+        return masked, objective.losses(answers, labels, answers, RECIPE)
+
+    def try_out(self, x: Tensor, labels: Tensor, actions: Tensor) -> Outcome:
+        """Run a batch under actions (N, agents); d loss / d action is taken of all images."""
+        mask = actions[:, self.agent_of].float().requires_grad_()
+        losses, reference = self.losses(x, labels, mask)
+        (gradients,) = torch.autograd.grad(losses.sum(), mask)
+        joined = torch.zeros_like(actions).index_add_(1, self.agent_of, gradients.double())
         return Outcome(actions, losses.detach(), reference, torch.zeros(len(x)), joined)
+
+    @torch.no_grad()
+    def loss(self, x: Tensor, labels: Tensor, actions: Tensor) -> Tensor:
+        """Return the mean loss of a batch under actions (N, agents)."""
+        return self.losses(x, labels, actions[:, self.agent_of].float())[0].double().mean()
 
 
 def main() -> None:
@@ -106,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--network", choices=list(NETWORKS), default="resnet20-short")
     parser.add_argument("--share", type=float, default=0.25, help="of the MACs, at the end")
-    parser.add_argument("--progress", type=float, nargs="+", default=[0.15, 0.25, 0.4])
+    parser.add_argument("--progress", type=float, nargs="+", default=[0.25])
     parser.add_argument("--batches", type=int, default=60, help="that estimators see")
     parser.add_argument("--truth-batches", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
@@ -194,10 +203,7 @@ def interventions(moment: Moment, agents: Tensor, batches: int, seed: int) -> Te
         for agent in agents.tolist():
             with_it, without = actions.clone(), actions.clone()
             with_it[:, agent], without[:, agent] = 1, 0
-            losses = [
-                moment.try_out(x, labels, a).losses.double().mean() for a in (without, with_it)
-            ]
-            rises.append(losses[0] - losses[1])
+            rises.append(moment.loss(x, labels, without) - moment.loss(x, labels, with_it))
         found.append(torch.stack(rises))
         say(f"batch {len(found)} of {batches}")
     return torch.stack(found)

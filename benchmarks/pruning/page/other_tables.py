@@ -84,6 +84,29 @@ def estimator_tables(content: Row) -> str:
     )
 
 
+def worth_table(content: Row) -> str:
+    """Return how near each estimator comes to the worth of channels, at each moment of a search."""
+    rows = [
+        [
+            row["estimator"],
+            number(moment["load"], 2),
+            str(moment["undecided"]),
+            number(row["order"], 2),
+            number(row.get("correlation"), 2),
+            str(row.get("wrong_sign", "")),
+            number(row.get("median_signal_to_noise"), 1),
+        ]
+        for moment in content["moments"]
+        for row in moment["rows"]
+    ]
+    header = [
+        "estimator", "expected cost over its limit", "undecided agents",
+        "rank correlation, worth per cost", "correlation, worth", "wrong signs",
+        "signal over noise",
+    ]  # fmt: skip
+    return table(header, rows)
+
+
 def step_table(content: Row) -> str:
     """Return what a step of the agents costs beside a plain training step."""
     rows = [

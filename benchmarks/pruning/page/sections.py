@@ -26,6 +26,7 @@ from benchmarks.pruning.page.other_tables import (
     shrunk_table,
     speedup_table,
     step_table,
+    worth_table,
 )
 from benchmarks.pruning.page.records import Entry, Row, read_entries, read_json, rows_of
 
@@ -65,7 +66,7 @@ class Found:
         """
         baselines = list(results.rows(folder / "baselines.jsonl"))
         runs = read_entries(folder / "runs.jsonl")
-        names = ("estimators", "step", "speedup")
+        names = ("estimators", "worth", "step", "speedup")
         single = {name: read_json(folder.parent / f"{name}.json") for name in names}
         return cls(
             baselines,
@@ -197,6 +198,20 @@ def _estimators(found: Found) -> str:
     return "\n".join([_source("estimators.json", command, facts), estimator_tables(content)])
 
 
+def _worth(found: Found) -> str:
+    content = found.single.get("worth")
+    if content is None:
+        return ""
+    asked = content["arguments"]
+    facts = (
+        f"{asked['network']} on the way to {100 * asked['share']:g} % of the MACs; estimators saw "
+        f"{asked['batches']} batches, the truth is of {asked['truth_batches']} others, seed "
+        f"{asked['seed']}."
+    )
+    command = "python -m benchmarks.pruning.worth"
+    return "\n".join([_source("worth.json", command, facts), worth_table(content)])
+
+
 def _step(found: Found) -> str:
     content = found.single.get("step")
     if content is None:
@@ -238,6 +253,7 @@ SECTIONS: Mapping[str, Callable[[Found], str]] = {
     "latency": _latency,
     "screening": _screening,
     "estimators": _estimators,
+    "worth": _worth,
     "step": _step,
     "speedup": _speedup,
 }
