@@ -7,34 +7,22 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+from exporting import exported
 from torch import nn
 
 from boards import load_board
 from compressor.quantization.fake import FakeQuantized
 from compressor.quantization.scheme import Scheme
-from exporters import UnsupportedExportError, export_files
+from exporters import UnsupportedExportError
 from exporters.checks import onnx_runner, tflite_runner
 
 LEFT = ("conv1", "block1.conv1", "linear")
 PRECISIONS = ("int8", "int8-dynamic", "int8-weights")
 
 
-def written(folder, model, calibration, images, **options):
-    return export_files(
-        model,
-        stage="slim",
-        folder=folder,
-        input_shape=(3, 16, 16),
-        calibration=calibration,
-        validation=lambda: iter([images]),
-        progress=lambda line: None,
-        **{
-            "board": load_board("x86-64"),
-            "formats": ("onnx", "tflite"),
-            "precisions": PRECISIONS,
-            **options,
-        },
-    )
+def written(folder, model, calibration, images, *precisions, **options):
+    wanted = precisions or PRECISIONS
+    return exported(model, folder, images, *wanted, calibration=calibration, **options)
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +76,7 @@ def test_names_and_boards_that_cant_are_refused(tmp_path, calibration, validatio
     some = (tmp_path, network.eval(), calibration, validation_images)
     for format in ("onnx", "tflite"):
         with pytest.raises(UnsupportedExportError, match="no layer 'conv9'.* conv1"):
-            written(*some, formats=(format,), precisions=("int8",), float_layers=("conv9",))
+            written(*some, "int8", formats=(format,), float_layers=("conv9",))
     with pytest.raises(UnsupportedExportError, match="stm32h747.*not layers left in float"):
         board = load_board("stm32h747")
-        options = {"board": board, "formats": ("tflite",), "precisions": ("int8",)}
-        written(*some, **options, float_layers=("conv1",))
+        written(*some, "int8", board=board, formats=("tflite",), float_layers=("conv1",))

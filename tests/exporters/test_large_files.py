@@ -15,6 +15,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from exporting import exported
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -26,9 +27,7 @@ from compress_export.errors import UsageError
 from compress_export.exporting import formats_for
 from compressor.errors import InputError
 from exporters import (
-    Calibration,
     Exported,
-    export_files,
     mapped_weights,
     onnx_file,
     onnx_weights,
@@ -78,19 +77,9 @@ def net() -> nn.Module:
     return net
 
 
-def exported(net: nn.Module, folder: Path, board: str, *precisions: str) -> dict[str, Exported]:
-    files = export_files(
-        deepcopy(net),  # whose weights may lie in files afterwards
-        stage="slim",
-        folder=folder,
-        input_shape=SHAPE,
-        calibration=Calibration(lambda: iter([BATCH])),
-        validation=lambda: iter([BATCH]),
-        board=load_board(board),
-        formats=("onnx",),
-        precisions=precisions,
-        progress=lambda line: None,
-    )
+def onnx_files(net: nn.Module, folder: Path, board: str, *precisions: str) -> dict[str, Exported]:
+    copy = deepcopy(net)  # its weights may lie in files afterwards
+    files = exported(copy, folder, BATCH, *precisions, board=load_board(board), formats=("onnx",))
     return {file.precision: file for file in files}
 
 
@@ -112,7 +101,7 @@ PRECISIONS = ("float32", "float16", "int8", "int8-weights", "int8-dynamic")
 @pytest.fixture(scope="module")
 def whole(net: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
-    exported(net, folder, "x86-64", *PRECISIONS)
+    onnx_files(net, folder, "x86-64", *PRECISIONS)
     return folder
 
 
@@ -131,7 +120,7 @@ def split(
     folder = tmp_path_factory.mktemp("split")
     with pytest.MonkeyPatch.context() as patch:
         make_small(patch, one_file_bytes=request.param)
-        return Split(folder, exported(net, folder, "x86-64", *PRECISIONS))
+        return Split(folder, onnx_files(net, folder, "x86-64", *PRECISIONS))
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -153,9 +142,9 @@ def test_tensorrt_files_with_float_weights_in_memory_or_on_disk(
     net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "small").mkdir()
-    file = exported(net, tmp_path, "jetson", "int8")["int8"]
+    file = onnx_files(net, tmp_path, "jetson", "int8")["int8"]
     make_small(monkeypatch, one_file_bytes=2**31 - 1)
-    exported(net, tmp_path / "small", "jetson", "int8")
+    onnx_files(net, tmp_path / "small", "jetson", "int8")
     assert contents(tmp_path / file.path) == contents(tmp_path / "small" / file.path)
 
 
@@ -163,7 +152,7 @@ def test_tensorrt_files_with_float_weights_in_memory_or_on_disk(
 def bundle(net: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     make_small(monkeypatch, one_file_bytes=1500)
     folder = tmp_path / "bundle"
-    files = exported(net, folder, "x86-64", "float32")
+    files = onnx_files(net, folder, "x86-64", "float32")
     about = {"model": "any", "classes": list("abcd"), "input_shape": SHAPE, "preprocessing": ABOUT}
     write_bundle(folder, tuple(files.values()), board=load_board("x86-64"), **about)
     write_sums(folder)
@@ -275,18 +264,7 @@ def test_tflite_has_a_limit(
 ) -> None:
     monkeypatch.setattr(support, "TFLITE_BYTES", 1000)
     with pytest.raises(UnsupportedExportError, match="holds 2 GiB at most"):
-        export_files(
-            net,
-            stage="slim",
-            folder=tmp_path,
-            input_shape=SHAPE,
-            calibration=Calibration(lambda: iter([BATCH])),
-            validation=lambda: iter([BATCH]),
-            board=load_board("x86-64"),
-            formats=("onnx", "tflite"),
-            precisions=("int8",),
-            progress=lambda line: None,
-        )
+        exported(net, tmp_path, BATCH, "int8")
     said: list[str] = []
     assert formats_for(net, ("onnx", "tflite"), said.append) == ("onnx",)
     assert len(said) == 1 and "2 GiB" in said[0] and "\n" not in said[0]
@@ -297,6 +275,6 @@ def test_tflite_has_a_limit(
 def test_export_leaves_the_network_as_it_was(net: nn.Module, tmp_path: Path) -> None:
     before = {name: value.clone() for name, value in net.state_dict().items()}
     wanted = [parameter.requires_grad for parameter in net.parameters()]
-    exported(net, tmp_path, "x86-64", "float32")
+    onnx_files(net, tmp_path, "x86-64", "float32")
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert [parameter.requires_grad for parameter in net.parameters()] == wanted

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from exporting import exported
 from torch import nn
 
-from boards import load_board
-from exporters import Calibration, export_files, mapped_weights
+from exporters import mapped_weights
 from exporters.mapped_weights import map_weights
 from runtime_bench.memory import parse_status
 
@@ -113,18 +113,7 @@ def test_files_are_the_same(
     batch = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
 
     def files(folder: Path) -> dict[str, str]:
-        done = export_files(
-            deepcopy(net),
-            stage="slim",
-            folder=folder,
-            input_shape=(3, 8, 8),
-            calibration=Calibration(lambda: iter([batch])),
-            validation=lambda: iter([batch]),
-            board=load_board("x86-64"),
-            formats=("onnx", "tflite"),
-            precisions=("float32", "int8"),
-            progress=lambda line: None,
-        )
+        done = exported(deepcopy(net), folder, batch, "float32", "int8")
         return {file.name: file.sha256 for file in done}
 
     on_disk = files(tmp_path / "on disk")

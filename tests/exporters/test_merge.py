@@ -9,10 +9,9 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
+from exporting import exported
 from torch import Tensor, nn
 
-from boards import load_board
-from exporters import Calibration, export_files
 from exporters.merge import merge_branches
 from exporters.prepare import deployable
 
@@ -162,18 +161,7 @@ def test_blocks_inside_blocks_and_the_model_itself() -> None:
 
 def test_the_exported_file_has_one_convolution(tmp_path) -> None:
     images = np.random.default_rng(0).standard_normal((4, *SHAPE)).astype(np.float32)
-    (file,) = export_files(
-        network(Branches(4)),
-        stage="slim",
-        folder=tmp_path,
-        input_shape=SHAPE,
-        calibration=Calibration(lambda: iter([images])),
-        validation=lambda: iter([images]),
-        board=load_board("x86-64"),
-        formats=("onnx",),
-        precisions=("float32",),
-        progress=lambda text: None,
-    )
+    (file,) = exported(network(Branches(4)), tmp_path, images, "float32", formats=("onnx",))
     nodes = [node.op_type for node in onnx.load(str(tmp_path / file.path)).graph.node]
     assert nodes.count("Conv") == 2 and "Add" not in nodes
 

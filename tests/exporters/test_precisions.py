@@ -7,12 +7,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from exporting import exported
 from hypothesis import given
 from hypothesis import strategies as st
 
 from boards import load_board
 from boards.parts import FILE_PRECISIONS, Runtime
-from exporters import UnsupportedExportError, export_files
+from exporters import UnsupportedExportError
 from exporters.artifacts import file_name
 from exporters.checks import tflite_runner
 from exporters.inspect_tflite import TfliteGraph
@@ -38,18 +39,11 @@ def folder(tmp_path_factory, small_net, calibration, validation_images):
     """All new precisions, in either format that has them: path and entries by name."""
     path, files = tmp_path_factory.mktemp("precisions"), []
     for format in ("onnx", "tflite"):
-        files += export_files(
-            small_net,
-            stage="slim",
-            folder=path,
-            input_shape=(3, 16, 16),
-            calibration=calibration,
-            validation=lambda: iter([validation_images]),
-            board=new_board(),
-            formats=(format,),
-            precisions=[p for p in ("float32", *NEW) if why_not(new_board(), format, p) is None],
-            progress=lambda line: None,
-        )
+        precisions = [p for p in ("float32", *NEW) if why_not(new_board(), format, p) is None]
+        files += exported(
+            small_net, path, validation_images, *precisions,
+            calibration=calibration, board=new_board(), formats=(format,),
+        )  # fmt: skip
     return path, {file.name: file for file in files}
 
 
@@ -132,18 +126,10 @@ def test_transposed_convolutions_are_halved_too(tmp_path, calibration, validatio
     up = torch.nn.ConvTranspose2d(8, 4, 2, stride=2, groups=groups)
     layers = torch.nn.Conv2d(3, 8, 3, 4, 1), torch.nn.ReLU(), up
     network = torch.nn.Sequential(*layers, torch.nn.Flatten()).eval()
-    (file,) = export_files(
-        network,
-        stage="slim",
-        folder=tmp_path,
-        input_shape=(3, 16, 16),
-        calibration=calibration,
-        validation=lambda: iter([validation_images]),
-        board=new_board(),
-        formats=("tflite",),
-        precisions=("float16",),
-        progress=lambda line: None,
-    )
+    (file,) = exported(
+        network, tmp_path, validation_images, "float16",
+        calibration=calibration, board=new_board(), formats=("tflite",),
+    )  # fmt: skip
     assert file.weight_bytes["float16"] == 2 * (layers[0].weight.numel() + up.weight.numel())
     with torch.no_grad():
         wanted = network(torch.from_numpy(validation_images)).numpy()
@@ -217,18 +203,10 @@ def test_who_refuses_what(
     board, format, precision, says, small_net, tmp_path, calibration, validation_images
 ):
     with pytest.raises(UnsupportedExportError, match=says) as caught:
-        export_files(
-            small_net,
-            stage="slim",
-            folder=tmp_path,
-            input_shape=(3, 16, 16),
-            calibration=calibration,
-            validation=lambda: iter([validation_images]),
-            board=load_board(board),
-            formats=(format,),
-            precisions=(precision,),
-            progress=lambda line: None,
-        )
+        exported(
+            small_net, tmp_path, validation_images, precision,
+            calibration=calibration, board=load_board(board), formats=(format,),
+        )  # fmt: skip
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from exporting import exported
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -16,7 +17,7 @@ from torch import nn
 
 from boards import load_board
 from boards.parts import CALIBRATION_METHODS as METHODS
-from exporters import Calibration, export_files
+from exporters import Calibration
 from exporters.clipping import (
     BINS,
     Grid,
@@ -207,18 +208,7 @@ def test_a_network_whose_features_are_zero_becomes_files_that_run(tmp_path):
         network[0].bias.fill_(-100)
         network[2].bias.zero_()
     images = np.random.default_rng(0).normal(size=(8, 3, 8, 8)).astype(np.float32)
-    files = export_files(
-        network,
-        stage="slim",
-        folder=tmp_path,
-        input_shape=(3, 8, 8),
-        calibration=Calibration(lambda: iter([images])),
-        validation=lambda: iter([images]),
-        board=load_board("rpi5"),
-        formats=("onnx", "tflite"),
-        precisions=["int8"],
-        progress=lambda step: None,
-    )
+    files = exported(network, tmp_path, images, "int8", board=load_board("rpi5"))
     assert [file.name for file in files] == ["slim.int8.onnx", "slim.int8.tflite"]
 
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from exporting import exported
 from hypothesis import given
 from hypothesis import strategies as st
 
 from boards import load_board
-from exporters import Normalisation, UnsupportedExportError, export_files, write_bundle
+from exporters import Normalisation, UnsupportedExportError, write_bundle
 from exporters.artifacts import TensorSpec
 from exporters.checks import onnx_runner, tflite_runner
 from exporters.inspect_tflite import TfliteGraph
@@ -87,19 +88,10 @@ def folders(tmp_path_factory, small_net, calibration, validation_images):
     for raw in (None, NEAR):
         folder = tmp_path_factory.mktemp("pixels" if raw else "images")
         batch = normalised(NEAR.pixels(validation_images), NEAR)
-        files = export_files(
-            small_net,
-            stage="slim",
-            folder=folder,
-            input_shape=(3, 16, 16),
-            calibration=calibration,
-            validation=lambda batch=batch: iter([batch]),
-            board=load_board("x86-64"),
-            formats=("onnx",),
-            precisions=("float32", "int8"),
-            progress=lambda line: None,
-            raw_input=raw,
-        )
+        files = exported(
+            small_net, folder, batch, "float32", "int8",
+            calibration=calibration, formats=("onnx",), raw_input=raw,
+        )  # fmt: skip
         write_bundle(
             folder,
             files,
@@ -176,16 +168,7 @@ def load_example(path: Path):
 
 def test_boards_with_integers_alone_refuse_pixels(small_net, tmp_path, calibration):
     with pytest.raises(UnsupportedExportError, match="coral is for int8 files only.*float"):
-        export_files(
-            small_net,
-            stage="slim",
-            folder=tmp_path,
-            input_shape=(3, 16, 16),
-            calibration=calibration,
-            validation=lambda: iter([]),
-            board=load_board("coral"),
-            formats=("tflite",),
-            precisions=("int8",),
-            progress=lambda line: None,
-            raw_input=DONE,
-        )
+        exported(
+            small_net, tmp_path, np.zeros((1, 3, 16, 16), np.float32), "int8",
+            board=load_board("coral"), formats=("tflite",), raw_input=DONE,
+        )  # fmt: skip

@@ -8,11 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from exporting import exported
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boards import load_board
-from exporters import Calibration, export_files
 from exporters.float_operators import float_operators
 from exporters.inspect_tflite import TfliteGraph
 from exporters.profiles.tflite_rules import scale_of
@@ -98,21 +97,10 @@ def files(network: Piece, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     """The INT8 files by their format, after each answered as torch does."""
     folder = tmp_path_factory.mktemp("piece")
     images = np.random.default_rng(0).standard_normal((16, 3, SIZE, SIZE)).astype(np.float32)
-    exported = export_files(
-        network,
-        stage="slim",
-        folder=folder,
-        input_shape=(3, SIZE, SIZE),
-        calibration=Calibration(lambda: [images]),
-        board=load_board("x86-64"),
-        validation=lambda: [images],
-        formats=("onnx", "tflite"),
-        precisions=("int8",),
-        progress=lambda _: None,
-    )
+    files = exported(network, folder, images, "int8")
     with torch.no_grad():
         expected = network(torch.from_numpy(images)).numpy()
-    for file in exported:
+    for file in files:
         manifest = ModelFile.from_json(file.to_json(), "test")
         runner = load_runner(folder / file.path, manifest, threads=1)
         found = np.concatenate([runner.run(image[None]) for image in images])

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from exporting import exported
 from torch import nn
 
-from boards import load_board
-from exporters import Calibration, export_files
 from exporters.inspect_tflite import TfliteGraph
 
 INPUTS, WIDTH = 32, 30000  # 8.64 million weights in 3x3 kernels: 33 MiB
@@ -30,18 +29,7 @@ def test_each_weight_is_rounded_by_the_scale_of_its_channel(
     tmp_path: Path, network: nn.Sequential, precision: str
 ) -> None:
     images = np.random.default_rng(0).standard_normal((8, 3, 3, 3)).astype(np.float32)
-    (file,) = export_files(
-        network,
-        stage="slim",
-        folder=tmp_path,
-        input_shape=(3, 3, 3),
-        calibration=Calibration(lambda: [images]),
-        board=load_board("x86-64"),
-        validation=lambda: iter([images]),
-        formats=("tflite",),
-        precisions=(precision,),
-        progress=lambda _: None,
-    )
+    (file,) = exported(network, tmp_path, images, precision, formats=("tflite",))
     graph = TfliteGraph(tmp_path / file.path)
     kernels = [i for i, t in enumerate(graph.tensors) if list(t.shape) == [WIDTH, 3, 3, INPUTS]]
     (kernel,) = [graph.tensors[i] for i in kernels if graph.is_constant(i)]

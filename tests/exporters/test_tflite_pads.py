@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from exporting import exported
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boards import load_board
-from exporters import Calibration, export_files
 from exporters.checks import tflite_runner
 
 
@@ -21,18 +20,7 @@ def test_a_padded_max_pool_of_negative_values(tmp_path: Path) -> None:
     ).eval()
     network[0].bias.data.fill_(-3.0)
     images = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
-    (file,) = export_files(
-        network,
-        stage="slim",
-        folder=tmp_path,
-        input_shape=(3, 8, 8),
-        calibration=Calibration(lambda: [images]),
-        board=load_board("x86-64"),
-        validation=lambda: iter([images]),
-        formats=("tflite",),
-        precisions=("int8",),
-        progress=lambda _: None,
-    )
+    (file,) = exported(network, tmp_path, images, "int8", formats=("tflite",))
     assert file.float_layers == ()
     assert file.agreement_validation is not None
     assert file.agreement_validation >= 0.9
@@ -55,18 +43,7 @@ def test_each_of_two_padded_max_pools_has_a_border_of_its_own(tmp_path: Path) ->
     torch.manual_seed(0)
     network = TwoPools().eval()
     images = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
-    (file,) = export_files(
-        network,
-        stage="slim",
-        folder=tmp_path,
-        input_shape=(3, 8, 8),
-        calibration=Calibration(lambda: [images]),
-        board=load_board("x86-64"),
-        validation=lambda: iter([images]),
-        formats=("tflite",),
-        precisions=("int8",),
-        progress=lambda _: None,
-    )
+    (file,) = exported(network, tmp_path, images, "int8", formats=("tflite",))
     with torch.no_grad():
         expected = network(torch.from_numpy(images)).numpy()
     (found,) = tflite_runner(tmp_path / file.path, [file.output.name])(images)

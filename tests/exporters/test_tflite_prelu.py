@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
+from exporting import exported
 from torch import nn
 
-from boards import load_board
-from exporters import Calibration, Exported, export_files
+from exporters import Exported
 from exporters.checks import tflite_runner
 from exporters.inspect_tflite import WEIGHTED, TfliteGraph
 from exporters.tflite_prelu import with_prelus_on_planes
@@ -40,10 +39,6 @@ def images() -> np.ndarray:
     return np.random.default_rng(0).standard_normal((32, *SHAPE)).astype(np.float32)
 
 
-def batches() -> Iterator[np.ndarray]:
-    return iter([images()])
-
-
 @pytest.fixture(scope="module")
 def net() -> nn.Module:
     torch.manual_seed(0)
@@ -58,25 +53,14 @@ def net() -> nn.Module:
 def files(net, tmp_path_factory) -> dict[str, tuple[TfliteGraph, Exported, np.ndarray]]:
     """precision -> graph, entry, and the file's outputs for `images`."""
     folder = tmp_path_factory.mktemp("prelu")
-    exported = export_files(
-        net,
-        stage="slim",
-        folder=folder,
-        input_shape=SHAPE,
-        calibration=Calibration(batches),
-        validation=batches,
-        board=load_board("x86-64"),
-        formats=("tflite",),
-        precisions=("float32", "int8"),
-        progress=lambda text: None,
-    )
+    exports = exported(net, folder, images(), "float32", "int8", formats=("tflite",))
     return {
         file.precision: (
             TfliteGraph(folder / file.path),
             file,
             tflite_runner(folder / file.path, ("logits",))(images())[0],
         )
-        for file in exported
+        for file in exports
     }
 
 

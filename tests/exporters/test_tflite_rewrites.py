@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from exporting import exported
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boards import load_board
 from compressor.models import build_model
-from exporters import Calibration, export_files
 from exporters.inspect_tflite import inspect_tflite
 from exporters.prepare import deployable
 from exporters.tflite import export_float_tflite
@@ -131,18 +130,7 @@ def test_uneven_pooling_can_be_quantized(tmp_path: Path) -> None:
         nn.Linear(392, 4),
     )
     images = np.random.default_rng(0).standard_normal((16, 3, 8, 8)).astype(np.float32)
-    files = export_files(
-        network,
-        stage="slim",
-        folder=tmp_path,
-        input_shape=(3, 8, 8),
-        calibration=Calibration(lambda: [images]),
-        board=load_board("x86-64"),
-        validation=lambda: [images],
-        formats=("tflite",),
-        precisions=("int8",),
-        progress=lambda _: None,
-    )
+    files = exported(network, tmp_path, images, "int8", formats=("tflite",))
     # Its answers have been compared with torch's.
     assert [file.precision for file in files] == ["int8"]
 
