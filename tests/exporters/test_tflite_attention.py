@@ -97,15 +97,15 @@ def files(network: Piece, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     """The INT8 files by their format, after each answered as torch does."""
     folder = tmp_path_factory.mktemp("piece")
     images = np.random.default_rng(0).standard_normal((16, 3, SIZE, SIZE)).astype(np.float32)
-    files = exported(network, folder, images, "int8")
+    exports = exported(network, folder, images, "int8")
     with torch.no_grad():
         expected = network(torch.from_numpy(images)).numpy()
-    for file in files:
+    for file in exports:
         manifest = ModelFile.from_json(file.to_json(), "test")
         runner = load_runner(folder / file.path, manifest, threads=1)
         found = np.concatenate([runner.run(image[None]) for image in images])
         assert np.abs(found - expected).max() < 0.05 * np.ptp(expected)
-    return {file.format: folder / file.path for file in exported}
+    return {file.format: folder / file.path for file in exports}
 
 
 def test_tflite_computes_quotients_alone_in_float(network: Piece, files: dict[str, Path]) -> None:
