@@ -187,10 +187,7 @@ def _screening(found: Found) -> str:
     return "\n".join([_source("pruning/screening.jsonl", f"{COMPARE} --screen", where), text])
 
 
-def _estimators(found: Found) -> str:
-    content = found.single.get("estimators")
-    if content is None:
-        return ""
+def _estimators(content: Row) -> str:
     command = "python benchmarks/bench_estimators.py"
     facts = (
         f"Batches of {content['batch']} images, {content['draws']} draws, seed {content['seed']}."
@@ -198,10 +195,7 @@ def _estimators(found: Found) -> str:
     return "\n".join([_source("estimators.json", command, facts), estimator_tables(content)])
 
 
-def _worth(found: Found) -> str:
-    content = found.single.get("worth")
-    if content is None:
-        return ""
+def _worth(content: Row) -> str:
     asked = content["arguments"]
     facts = (
         f"{asked['network']} on the way to {100 * asked['share']:g} % of the MACs; estimators saw "
@@ -212,10 +206,7 @@ def _worth(found: Found) -> str:
     return "\n".join([_source("worth.json", command, facts), worth_table(content)])
 
 
-def _step(found: Found) -> str:
-    content = found.single.get("step")
-    if content is None:
-        return ""
+def _step(content: Row) -> str:
     facts = (
         f"Medians, batches of {content['batch']}, {content['threads']} thread(s), "
         f"torch {content['torch']}."
@@ -230,16 +221,23 @@ def _step(found: Found) -> str:
     )
 
 
-def _speedup(found: Found) -> str:
-    content = found.single.get("speedup")
-    if content is None:
-        return ""
+def _speedup(content: Row) -> str:
     facts = content["facts"]
     where = (
         f"{facts['network']} on {facts['machine']}, {facts['threads']} thread(s), "
         f"{' and '.join(facts['runtimes'])}, load average {facts['load_average']}, {facts['date']}."
     )
     return "\n".join([_source("speedup.json", facts["command"], where), speedup_table(content)])
+
+
+def _single(name: str, section: Callable[[Row], str]) -> Callable[[Found], str]:
+    """Return a part of the page that is made of one file; nothing where it isn't there yet."""
+
+    def text(found: Found) -> str:
+        content = found.single.get(name)
+        return "" if content is None else section(content)
+
+    return text
 
 
 SECTIONS: Mapping[str, Callable[[Found], str]] = {
@@ -252,9 +250,9 @@ SECTIONS: Mapping[str, Callable[[Found], str]] = {
     "tiny": _tiny,
     "latency": _latency,
     "screening": _screening,
-    "estimators": _estimators,
-    "worth": _worth,
-    "step": _step,
-    "speedup": _speedup,
+    "estimators": _single("estimators", _estimators),
+    "worth": _single("worth", _worth),
+    "step": _single("step", _step),
+    "speedup": _single("speedup", _speedup),
 }
 """Name of a generated part -> its text; nothing where its file isn't there yet."""
