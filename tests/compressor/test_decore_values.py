@@ -13,6 +13,7 @@ from compressor.decore.outcome import Outcome
 from compressor.decore.policy import sample_actions
 from compressor.decore.values import SPREAD, ValueAgents
 from compressor.graph import channel_graph
+from compressor.models import build_model
 
 USEFUL = torch.tensor([3.0, 0.2, 2.0, 0.1, 0.3, 2.5], dtype=torch.float64)
 
@@ -59,16 +60,20 @@ def test_logits_are_worth_per_price_once_much_is_known(limits: Limits) -> None:
     assert torch.allclose(found, expected - expected.mean(), atol=0.05)
 
 
-def test_dearer_channels_have_to_be_worth_more(limits: Limits) -> None:
-    """Two groups whose channels cost different numbers of MACs, all worth the same."""
-    graph = channel_graph(TinyNet(width=6), torch.randn(1, 3, 6, 6))
+def test_dearer_channels_have_to_be_worth_more() -> None:
+    """Channels of a ResNet-20 cost different numbers of MACs; the prior is as even as can be."""
+    graph = channel_graph(build_model("resnet20", 10), torch.randn(1, 3, 32, 32))
     costs = NetworkCosts(graph)
-    both = Limits(costs, {"macs": 0.5 * float(costs.macs(torch.ones(6).double()))})
-    agents = ValueAgents(torch.ones(6), both)
-    even = torch.full((6,), 0.5, dtype=torch.float64)
-    price = cost_gradient(both, even)
-    agents.learn(batch(even, price, torch.Generator().manual_seed(2)), even, 0.5)
-    assert float(agents.ranking().std()) < 0.05  # worth what they cost: no one goes first
+    whole = torch.ones(graph.class_count, dtype=torch.float64)
+    limits = Limits(costs, {"macs": 0.4 * float(costs.macs(whole))})
+    even = whole / 2
+    price = cost_gradient(limits, even)
+    for worth, same in ((price, True), (whole, False)):
+        agents = ValueAgents(cost_gradient(limits, whole), limits)
+        agents.learn(batch(even, worth, torch.Generator().manual_seed(2)), even, 0.5)
+        spread = float(agents.ranking().std())
+        assert (spread < 0.05) == same  # worth what they cost: no one goes first
+    assert int(agents.ranking().argmin()) in (price == price.max()).nonzero()
 
 
 def test_the_prior_decides_while_nothing_is_known(limits: Limits) -> None:
