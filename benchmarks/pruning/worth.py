@@ -42,6 +42,7 @@ from compressor.decore.policy import sample_actions
 from compressor.decore.taylor import taylor_scores
 from compressor.graph import ChannelGraph, channel_graph
 from compressor.masks import ChannelMasks
+from compressor.methods.agent_search import TAUGHT_SHARE
 from compressor.saved import load_model
 from compressor.training import Recipe, teacher_answers
 
@@ -51,8 +52,6 @@ RESULTS = Path(__file__).parents[1] / "results" / "worth.json"
 RECIPE = Recipe(epochs=1, learning_rate=0.0, distillation=0.5)
 DECIDED = 0.01
 """Agents nearer than this to 0 or 1 are left out: their other side is hardly ever drawn."""
-TAUGHT_SHARE = 0.125
-"""Of a batch whose d loss / d action a step of the search takes."""
 
 
 @dataclass(frozen=True)
@@ -83,31 +82,34 @@ class Moment:
         """Draw actions of all agents for every image, shape (images, agents)."""
         return sample_actions(self.p, images, generator).double()
 
-    def losses(self, x: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return every image's loss under masks (N, classes), and without any."""
-        objective = self.task.objective
+    def answers(self, x: Tensor) -> Any:
+        """Return what the teacher says of a batch."""
+        with self.task.compute.arithmetic():
+            return teacher_answers(self.teacher, x)
+
+    def losses(self, x: Tensor, labels: Tensor, answers: Any, mask: Tensor) -> Tensor:
+        """Return every image's loss under masks (N, classes)."""
         model = self.task.model.train()
         with ChannelMasks(model, self.graph, with_means=True) as masks:
             with self.task.compute.arithmetic():
-                answers = teacher_answers(self.teacher, x)
                 masks.set(mask)
                 outputs = model(self.task.compute.images(x))
-            masked = objective.losses(outputs, labels, answers, RECIPE)
-        assert answers is not None
-        return masked, objective.losses(answers, labels, answers, RECIPE)
+            return self.task.objective.losses(outputs, labels, answers, RECIPE)
 
     def try_out(self, x: Tensor, labels: Tensor, actions: Tensor) -> Outcome:
         """Run a batch under actions (N, agents); d loss / d action is taken of all images."""
+        answers = self.answers(x)
         mask = actions[:, self.agent_of].float().requires_grad_()
-        losses, reference = self.losses(x, labels, mask)
+        losses = self.losses(x, labels, answers, mask)
         (gradients,) = torch.autograd.grad(losses.sum(), mask)
         joined = torch.zeros_like(actions).index_add_(1, self.agent_of, gradients.double())
+        reference = self.task.objective.losses(answers, labels, answers, RECIPE)
         return Outcome(actions, losses.detach(), reference, torch.zeros(len(x)), joined)
 
     @torch.no_grad()
-    def loss(self, x: Tensor, labels: Tensor, actions: Tensor) -> Tensor:
+    def loss(self, x: Tensor, labels: Tensor, answers: Any, actions: Tensor) -> Tensor:
         """Return the mean loss of a batch under actions (N, agents)."""
-        return self.losses(x, labels, actions[:, self.agent_of].float())[0].double().mean()
+        return self.losses(x, labels, answers, actions[:, self.agent_of].float()).double().mean()
 
 
 def main() -> None:
@@ -198,12 +200,13 @@ def interventions(moment: Moment, agents: Tensor, batches: int, seed: int) -> Te
     generator = torch.Generator().manual_seed(seed)
     found = []
     for x, labels in islice(moment.task.images("search").train(1), batches):
-        actions = moment.draw(len(x), generator)
+        actions, answers = moment.draw(len(x), generator), moment.answers(x)
         rises = []
         for agent in agents.tolist():
             with_it, without = actions.clone(), actions.clone()
             with_it[:, agent], without[:, agent] = 1, 0
-            rises.append(moment.loss(x, labels, without) - moment.loss(x, labels, with_it))
+            dropped, kept = (moment.loss(x, labels, answers, a) for a in (without, with_it))
+            rises.append(dropped - kept)
         found.append(torch.stack(rises))
         say(f"batch {len(found)} of {batches}")
     return torch.stack(found)

@@ -33,7 +33,7 @@ from compressor.verify import probe_images
 _CERTAIN = 0.01
 """A channel that is kept less often than this is cut out while the search goes on."""
 
-_TAUGHT_SHARE = 0.125
+TAUGHT_SHARE = 0.125
 """Of a batch whose d loss / d action is taken: it only tells running means what to expect."""
 
 _CUTS_PER_EPOCH = 4
@@ -165,7 +165,7 @@ class _AgentTraining:
         Every process draws all actions and runs its own images; the outcome is that of the batch.
         """
         recipe, compute, objective = self._task.recipe, self._task.compute, self._task.objective
-        share, taught = ranks.share(len(x)), math.ceil(len(x) * _TAUGHT_SHARE)
+        share, taught = ranks.share(len(x)), math.ceil(len(x) * TAUGHT_SHARE)
         x, labels = share.of(x), share.of(labels)
         mask = share.of(actions).to(compute.device, torch.float32).requires_grad_()
         own_taught = share.first(taught)
