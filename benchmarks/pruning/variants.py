@@ -15,7 +15,8 @@ from benchmarks.pruning.peer_forms import Form
 from benchmarks.pruning.peer_training import sparse_train
 from benchmarks.pruning.peers import PEERS, Schedule, prune_with_peer
 from compressor.cost import as_tensor
-from compressor.decore.agents import BudgetAgents, BudgetSettings, cost_gradient
+from compressor.decore.agents import GradientAgents
+from compressor.decore.budget import BudgetAgents, BudgetSettings, cost_gradient
 from compressor.decore.values import ValueAgents
 from compressor.methods.catalogue import CATALOGUE
 from compressor.methods.learned import Decore
@@ -60,7 +61,7 @@ def _agents(
     steps: bool = True,
     means: bool = True,
     levelling: float = 0.0,
-    agents: type[BudgetAgents] = BudgetAgents,
+    agents: type[BudgetAgents] = GradientAgents,
     **settings: Any,
 ) -> Variant:
     method = Decore(

@@ -35,7 +35,8 @@ from benchmarks.pruning.setting import (
 )
 from compress_export.task import Task
 from compressor.cost import Limits, NetworkCosts, as_tensor
-from compressor.decore.agents import BudgetAgents, cost_gradient, step_agents
+from compressor.decore.agents import GradientAgents, step_agents
+from compressor.decore.budget import cost_gradient
 from compressor.decore.estimators import ESTIMATORS, Estimator, Trapezoid
 from compressor.decore.outcome import Outcome
 from compressor.decore.policy import sample_actions
@@ -157,7 +158,7 @@ def stand_still(setting: Setting, progress: float, arguments: argparse.Namespace
     limits = Limits(costs, costs.shares({"macs": arguments.share}, as_tensor(graph.all_kept())))
     scores = taylor_scores(task.model, graph, task.images("search"), task.compute, with_means=True)
     agent_of = step_agents(scores.numpy(), graph, CHANNEL_STEP)
-    agents = BudgetAgents(scores, limits, agent_of=agent_of)
+    agents = GradientAgents(scores, limits, agent_of=agent_of)
     probabilities = agents.probabilities(progress).double()
     _, first = np.unique(agent_of, return_index=True)
     number = torch.from_numpy(agent_of)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from compressor.cost import Limits
-from compressor.decore.agents import BudgetAgents, BudgetSettings, cost_gradient
+from compressor.decore.budget import BudgetAgents, BudgetSettings, cost_gradient
 from compressor.decore.estimators import trapezoid
 from compressor.decore.outcome import Outcome
 

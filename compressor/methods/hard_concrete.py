@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compressor.decore.agents import cost_gradient
+from compressor.decore.budget import cost_gradient
 from compressor.decore.policy import scheduled_load
 from compressor.decore.projection import project
 from compressor.masks import ChannelMasks

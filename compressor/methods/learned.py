@@ -9,7 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from compressor.cost import as_tensor
-from compressor.decore.agents import BudgetAgents, BudgetSettings, step_agents
+from compressor.decore.agents import GradientAgents, step_agents
+from compressor.decore.budget import BudgetAgents, BudgetSettings
 from compressor.decore.paper import DEFAULT_PENALTY, PaperAgents
 from compressor.decore.projection import project, thresholded
 from compressor.methods.agent_search import search
@@ -40,7 +41,7 @@ class Decore:
     with_means: bool = True
     cut_while_learning: bool = True
     prior: Prior = taylor_prior
-    agents: type[BudgetAgents] = BudgetAgents
+    agents: type[BudgetAgents] = GradientAgents
 
     def __call__(self, task: PruneTask) -> Choice:
         """Search from a prior; round what the agents want to the runtime's steps."""

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from compressor.decore.agents import cost_gradient
+from compressor.decore.budget import cost_gradient
 from compressor.decore.projection import project
 from compressor.graph import ChannelGraph
 from compressor.methods.method import Choice, Method, PruneTask

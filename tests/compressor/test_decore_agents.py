@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from compressor.compute import Compute
 from compressor.cost import Limits, NetworkCosts
-from compressor.decore.agents import BudgetAgents, cost_gradient, standardized_log
+from compressor.decore.agents import GradientAgents
+from compressor.decore.budget import cost_gradient, standardized_log
 from compressor.decore.outcome import Outcome
 from compressor.decore.policy import sample_actions, shared_threshold
 from compressor.decore.taylor import taylor_scores
@@ -59,7 +60,7 @@ def test_threshold_keeps_everything_where_that_is_cheap_enough(limits: Limits) -
 
 
 def test_schedule_falls_from_the_whole_cost_to_the_limit(limits: Limits) -> None:
-    agents = BudgetAgents(prior(limits), limits)
+    agents = GradientAgents(prior(limits), limits)
     loads = [agents.scheduled_load(step / 50) for step in range(51)]
     assert loads[0] == pytest.approx(2.5)
     assert loads == sorted(loads, reverse=True)
@@ -73,7 +74,7 @@ def test_schedule_falls_from_the_whole_cost_to_the_limit(limits: Limits) -> None
 
 
 def test_policy_ends_sharp(limits: Limits) -> None:
-    agents = BudgetAgents(prior(limits), limits)
+    agents = GradientAgents(prior(limits), limits)
 
     def doubt(progress: float) -> float:
         p = agents.probabilities(progress)
@@ -84,7 +85,7 @@ def test_policy_ends_sharp(limits: Limits) -> None:
 
 def test_one_step_moves_along_equal_cost(limits: Limits) -> None:
     """The logits' step doesn't change the expected cost to first order before Adam scales it."""
-    agents = BudgetAgents(prior(limits), limits)
+    agents = GradientAgents(prior(limits), limits)
     p = agents.probabilities(0.5)
     actions = sample_actions(p, 32, torch.Generator().manual_seed(2))
     importance = torch.rand(400, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
@@ -106,7 +107,7 @@ def test_learning_finds_the_useful_channels() -> None:
     graph = channel_graph(TinyNet(width=6), torch.randn(1, 3, 6, 6))
     costs = NetworkCosts(graph)
     limits = Limits(costs, {"macs": 0.5 * float(costs.macs(torch.ones(6).double()))})
-    agents = BudgetAgents(torch.ones(6), limits)
+    agents = GradientAgents(torch.ones(6), limits)
     useful = torch.tensor([1.0, 0, 1, 0, 0, 1], dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
     for step in range(150):
@@ -118,9 +119,9 @@ def test_learning_finds_the_useful_channels() -> None:
 
 
 def test_state_round_trip(limits: Limits) -> None:
-    first, second = (BudgetAgents(prior(limits), limits) for _ in range(2))
+    first, second = (GradientAgents(prior(limits), limits) for _ in range(2))
 
-    def teach(agents: BudgetAgents, seed: int) -> None:
+    def teach(agents: GradientAgents, seed: int) -> None:
         p = agents.probabilities(0.5)
         actions = sample_actions(p, 8, torch.Generator().manual_seed(seed))
         losses = actions.mean(dim=1)
@@ -138,7 +139,7 @@ def test_state_round_trip(limits: Limits) -> None:
 
 def test_without_limits_nothing_is_dropped(limits: Limits) -> None:
     free = Limits(limits.costs, {})
-    agents = BudgetAgents(prior(limits), free)
+    agents = GradientAgents(prior(limits), free)
     assert float(agents.probabilities(1.0).min()) > 0.999
     assert torch.equal(cost_gradient(free, torch.rand(400)), torch.ones(400).double())
 

@@ -8,7 +8,8 @@ from decore_toys import TinyNet
 from torch import Tensor
 
 from compressor.cost import Limits, NetworkCosts
-from compressor.decore.agents import BudgetAgents, cost_gradient
+from compressor.decore.agents import GradientAgents
+from compressor.decore.budget import cost_gradient
 from compressor.decore.outcome import Outcome
 from compressor.decore.policy import sample_actions
 from compressor.decore.values import SPREAD, ValueAgents
@@ -78,7 +79,7 @@ def test_dearer_channels_have_to_be_worth_more() -> None:
 
 def test_the_prior_decides_while_nothing_is_known(limits: Limits) -> None:
     prior = torch.rand(6, generator=torch.Generator().manual_seed(3), dtype=torch.float64) + 0.1
-    agents, others = ValueAgents(prior, limits), BudgetAgents(prior, limits)
+    agents, others = ValueAgents(prior, limits), GradientAgents(prior, limits)
     assert torch.equal(agents.ranking().argsort(), others.ranking().argsort())
     certain = torch.ones(6, dtype=torch.float64)
     before = agents.ranking()

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from compressor.checkpoint import Checkpoint
 from compressor.compute import Compute
 from compressor.cost import Limits, NetworkCosts, as_tensor
-from compressor.decore.agents import BudgetAgents, BudgetSettings
+from compressor.decore.agents import GradientAgents
+from compressor.decore.budget import BudgetSettings
 from compressor.decore.projection import above_in_steps, class_step, project
 from compressor.graph import ChannelGraph, Keep, channel_graph
 from compressor.masks import ChannelMasks
@@ -150,7 +151,7 @@ def run(path, stop_in_epoch: int | None = None, model: nn.Module | None = None) 
     costs = NetworkCosts(graph)
     limits = Limits(costs, {"macs": 0.3 * float(costs.macs(as_tensor(graph.all_kept())))})
     prior = torch.rand(16, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 0.1
-    agents = BudgetAgents(prior, limits, BudgetSettings(first_temperature=0.1))
+    agents = GradientAgents(prior, limits, BudgetSettings(first_temperature=0.1))
     task = PruneTask(
         start=Shrinking.whole(model, graph),
         graph=graph,

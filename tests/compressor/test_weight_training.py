@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from compressor.checkpoint import Checkpoint
 from compressor.compute import Compute
 from compressor.cost import Limits, NetworkCosts
-from compressor.decore.agents import BudgetAgents
+from compressor.decore.agents import GradientAgents
 from compressor.decore.paper import PaperAgents
 from compressor.epochs import DivergedError
 from compressor.graph import channel_graph
@@ -217,7 +217,7 @@ def run_search(kind: str, model: nn.Module, notes: Notes, path: Path | None) -> 
     whole = torch.ones(graph.class_count, dtype=torch.float64)
     limits = Limits(costs, {"macs": 0.6 * float(costs.macs(whole))})
     prior = torch.arange(1.0, graph.class_count + 1)
-    agents = PaperAgents(graph, 2.0) if kind == "paper" else BudgetAgents(prior, limits)
+    agents = PaperAgents(graph, 2.0) if kind == "paper" else GradientAgents(prior, limits)
     task = PruneTask(
         start=Shrinking.whole(model, graph),
         graph=graph,
