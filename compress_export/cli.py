@@ -127,7 +127,7 @@ def main_job(
         str | None,
         _option(
             _INPUT,
-            "YAML file with any of these options; the command line wins.",
+            "YAML file with these options, for one board; the command line wins.",
             metavar="FILE",
         ),
     ] = None,

@@ -191,6 +191,8 @@ def _prune(job: Job) -> None:
         _note_missed_limits(job, job.target, job.pruned)
     elif job.target.smallest:
         job.warnings.append("nothing was pruned: no smaller net stayed within the accuracy drop")
+    elif not job.target.limits:
+        job.warnings.append(f"nothing was pruned: {job.target.why}")
 
 
 def train_quantized(job: Job) -> None:

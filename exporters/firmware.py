@@ -142,7 +142,8 @@ def _card(
 def _origin(file: Exported, arena: Mapping[str, Any] | None) -> Iterator[str]:
     if arena is None:
         yield f"Not measured: {_ROOM} times the activations' lower bound of {file.activation_bytes}"
-        yield "bytes. With tflite-micro installed, `compress-export --stages bench` measures it."
+        yield "bytes. With tflite-micro installed, compress-export measures it, later with"
+        yield "`--board BOARD --stages bench`."
         return
     yield f"Measured in {arena['runtime']} on a 64-bit machine: smallest {arena['smallest_bytes']}"
     yield f"bytes; after a run head {arena['head_bytes']} (activations, shared over time) and tail"

@@ -5,6 +5,7 @@ python -m benchmarks.crash.page
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from benchmarks.pruning.results import rows
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "crash.jsonl"
 SAFETY, REPRODUCING = ROOT / "docs" / "crash-safety.md", ROOT / "docs" / "reproducing.md"
+_TEMPORARY = re.compile(r"/tmp/\S+\.log")
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 
 Rows = Sequence[dict[str, Any]]
@@ -89,6 +91,7 @@ def _shortages(found: Rows) -> str:
 
 def _said(row: dict[str, Any]) -> str:
     text = str(row["said"]).removeprefix("compress-export: ").replace("|", "\\|") or "-"
+    text = _TEMPORARY.sub("a temporary file", text)
     return f"hung until SIGTERM: {text}" if row.get("hung") else text
 
 
