@@ -124,7 +124,7 @@ class Exported:
     float_layers: tuple[str, ...]
     fused_integer_convs: int | None
     convs: int
-    agreement_validation: float
+    agreement_validation: float | None
     more_outputs: tuple[TensorSpec, ...] = ()
     profile: CheckedProfile | None = None
 

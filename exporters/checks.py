@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,21 @@ def dequantize(values: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
     return (values.astype(np.float32) - zero_point) * np.float32(scale)
 
 
-def agreement(
+@dataclass(frozen=True)
+class Likeness:
+    """How much a file's outputs are torch's, on the validation images.
+
+    Attributes:
+        agreement: share of the images with the same top-1 class; of a map [b, classes, ...] the
+            share of its places, of several outputs the first one's. None of a single channel.
+        error: root mean square of the difference of all outputs over that of torch's outputs.
+    """
+
+    agreement: float | None
+    error: float
+
+
+def likeness(
     name: str,
     run: Runner,
     batches: Callable[[], Iterator[np.ndarray]],
@@ -163,10 +178,8 @@ def agreement(
     *,
     precision: str,
     rounding: Callable[[], float] = lambda: 0.0,
-) -> float:
-    """Share of the validation images on which the file's top-1 class is torch's.
-
-    Of a map [b, classes, ...] the share of its places; of several outputs the first one's.
+) -> Likeness:
+    """Run a file on the validation images and compare its outputs with torch's.
 
     Args:
         expected: torch's outputs [b, ...] per batch of `batches`.
@@ -178,16 +191,20 @@ def agreement(
     """
     tolerance = {"float32": FLOAT_TOLERANCE, "float16": FLOAT16_TOLERANCE}.get(precision)
     same = count = 0
+    wrong = size = 0.0
     for batch, wanted in zip(batches(), expected, strict=True):
         found = run(batch)
         for index, pair in enumerate(zip(found, wanted, strict=True)):
             where = name if len(found) == 1 else f"{name}, output {index}"
             _check_values(where, *pair, tolerance, rounding)
+            wrong += float(np.square(pair[0] - pair[1], dtype=np.float64).sum())
+            size += float(np.square(pair[1], dtype=np.float64).sum())
         classes = [values[0].reshape(*values[0].shape[:2], -1) for values in (found, wanted)]
         equal = classes[0].argmax(1) == classes[1].argmax(1)  # [b, places]
         same += int(equal.sum())
         count += equal.size
-    return same / count
+    single = expected[0][0].ndim < 2 or expected[0][0].shape[1] == 1
+    return Likeness(None if single else same / count, float(np.sqrt(wrong / max(size, 1e-12))))
 
 
 def difference(found: np.ndarray, wanted: np.ndarray) -> float:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SINGLE = "logits"
+INPUT = "input"
 
 
 def flatten_outputs(model: nn.Module, input_shape: tuple[int, int, int]) -> tuple[str, ...]:
@@ -19,7 +20,8 @@ def flatten_outputs(model: nn.Module, input_shape: tuple[int, int, int]) -> tupl
 
     A single tensor stays as it is and is called "logits". Keys of dicts and fields of named tuples
     are names ("out", "aux"), places in other sequences become "output_0"; deeper ones are joined
-    ("boxes_0"). None among the outputs is left out.
+    ("boxes_0"). None among the outputs is left out, and so is a tensor that was returned before. A
+    name that is taken gets a number; the input has its own.
 
     Args:
         model: a copy of our own, in eval mode.
@@ -34,15 +36,34 @@ def flatten_outputs(model: nn.Module, input_shape: tuple[int, int, int]) -> tupl
         example = model(torch.zeros(1, *input_shape))
     if isinstance(example, torch.Tensor):
         return (SINGLE,)
-    names = tuple(name for name, _ in _leaves(example))
+    first: dict[int, int] = {}  # place of a tensor's first mention
+    leaves = list(_leaves(example))
+    for place, (_, value) in enumerate(leaves):
+        first.setdefault(id(value), place)
+    kept = sorted(first.values())
+    names = _told_apart([leaves[place][0] for place in kept])
 
     # A hook, not a wrapper, which would put its own name before every layer's; and not a forward on
     # the instance, which in a copy would still run the original.
     def flat(module: nn.Module, inputs: Any, found: Any) -> tuple[Tensor, ...]:
-        return tuple(value for _, value in _leaves(found))
+        values = [value for _, value in _leaves(found)]
+        return tuple(values[place] for place in kept)
 
     model.register_forward_hook(flat)
     return names
+
+
+def _told_apart(names: Sequence[str]) -> tuple[str, ...]:
+    taken = {INPUT}
+    distinct = []
+    for name in names:
+        number, candidate = 1, name
+        while candidate in taken or (number > 1 and candidate in names):
+            number += 1
+            candidate = f"{name}_{number}"
+        taken.add(candidate)
+        distinct.append(candidate)
+    return tuple(distinct)
 
 
 def _leaves(outputs: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -15,8 +15,14 @@ from exporters.float_layers import with_activations
 from exporters.onnx_calibration import onnx_ranges
 from exporters.onnx_extremes import put_weights_back, with_extremes
 from exporters.onnx_file import read_model, scratch_file, write_model
-from exporters.onnx_integer_forms import integer_forms, moved_constants, whole_in_float
+from exporters.onnx_integer_forms import (
+    clips_off_zero,
+    integer_forms,
+    moved_constants,
+    whole_in_float,
+)
 from exporters.onnx_qdq import (
+    clipped_tensors,
     place_for_float_kernels,
     place_for_onnxruntime,
     place_for_tensorrt,
@@ -76,12 +82,13 @@ def export_int8_onnx(
     with quiet_step("quantize the ONNX model"), scratch_file(path) as integers:
         model = _quantized(source, ranges, rules, activation_bits, left)
         put_weights_back(model, source, integers)
+        clipped = clipped_tensors(source)
         if activation_bits == 16:
-            place_for_float_kernels(model)
+            place_for_float_kernels(model, clipped)
         elif rules.profile == "tensorrt":
-            place_for_tensorrt(model)
+            place_for_tensorrt(model, clipped)
         else:
-            place_for_onnxruntime(model)
+            place_for_onnxruntime(model, clipped)
         compact(model)
         strip_domains(model)
         model.ir_version = source.ir_version
@@ -115,6 +122,7 @@ def _quantized(
         nodes_to_exclude=[
             *whole_in_float(source),
             *moved_constants(source),
+            *clips_off_zero(source),
             *with_activations(source, left),
         ],
         op_types_to_quantize=sorted(

@@ -28,6 +28,7 @@ def integer_forms(model: onnx.ModelProto) -> None:
         "HardSigmoid": _hard_sigmoid,
         "HardSwish": _hard_swish,
         "BatchNormalization": _norm_as_convolution,
+        "AveragePool": _pool_without_counted_pads,
     }
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
@@ -100,8 +101,9 @@ def _norm_as_convolution(node: onnx.NodeProto, graph: Graph) -> list[onnx.NodePr
     epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
     factor = scale / np.sqrt(variance + epsilon)
     layer = node.input[1].removesuffix(".weight")
-    weight = graph.add_constant(f"{layer}.factor.weight", factor.reshape(-1, 1, 1, 1))
-    offset = graph.add_constant(f"{layer}.factor.bias", bias - mean * factor)
+    # Not after the layer: norms with equal scales share that constant.
+    weight = graph.add_constant(f"{node.output[0]}.factor.weight", factor.reshape(-1, 1, 1, 1))
+    offset = graph.add_constant(f"{node.output[0]}.factor.bias", bias - mean * factor)
     return [
         helper.make_node(
             "Conv",
@@ -111,6 +113,31 @@ def _norm_as_convolution(node: onnx.NodeProto, graph: Graph) -> list[onnx.NodePr
             group=len(factor),
             kernel_shape=[1, 1],
         )
+    ]
+
+
+def _pool_without_counted_pads(node: onnx.NodeProto, graph: Graph) -> list[onnx.NodeProto]:
+    """A pool with ceil_mode that counts pads: the same with its pads in an operator before it.
+
+    onnxruntime's integer kernel divides the last windows, which reach beyond the image, by all of
+    their places. With nothing to count it divides by those inside, as the definition has it.
+    """
+    from onnx import helper
+
+    given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    if not given.get("ceil_mode") or not given.get("count_include_pad"):
+        return [node]
+    pads = list(given.get("pads", ()))
+    kept = {k: v for k, v in given.items() if k not in ("count_include_pad", "pads")}
+    if not any(pads):
+        return [helper.make_node("AveragePool", node.input, node.output, name=node.name, **kept)]
+    half = len(pads) // 2
+    amounts = np.array([0, 0, *pads[:half], 0, 0, *pads[half:]], np.int64)
+    padded = f"{node.output[0]}_padded"
+    widths = graph.add_constant(f"{padded}_widths", amounts)
+    return [
+        helper.make_node("Pad", [node.input[0], widths], [padded], name=padded),
+        helper.make_node("AveragePool", [padded], node.output, name=node.name, **kept),
     ]
 
 
@@ -130,6 +157,21 @@ def whole_in_float(model: onnx.ModelProto) -> list[str]:
             divisor = graph.producer.get(node.input[1])
             if divisor is not None and divisor.op_type == "Add":
                 names.append(divisor.name)
+    return names
+
+
+def clips_off_zero(model: onnx.ModelProto) -> list[str]:
+    """Names of the Clips whose limits don't have zero between them.
+
+    onnxruntime's quantizer leaves a Clip to the range of the pair behind it, which has zero.
+    """
+    graph, names = Graph(model), []
+    for node in model.graph.node:
+        if node.op_type == "Clip":
+            low, high = (graph.constants.get(n) for n in (*node.input[1:3], "", "")[:2])
+            above = low is not None and float(low) > 0
+            if above or (high is not None and float(high) < 0):
+                names.append(node.name)
     return names
 
 

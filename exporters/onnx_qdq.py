@@ -5,6 +5,7 @@ A pair is QuantizeLinear -> DequantizeLinear with the same scale and zero point.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,20 @@ if TYPE_CHECKING:
 DATA_MOVERS = ("Slice", "Pad")
 LINEAR = ("Gemm", "MatMul")
 ACTIVATIONS = ("Relu", "Clip", "LeakyRelu")
+LEFT_TO_PAIRS = ("Relu", "Clip")
+"""Activations that onnxruntime's quantizer leaves to the pair behind them, whose range clips."""
+
+
+def clipped_tensors(source: onnx.ModelProto) -> frozenset[str]:
+    """Names of what activations make that may be a pair's job after quantization.
+
+    The layer in front takes over the name; the pair behind it has to stay.
+
+    Args:
+        source: the float graph that is quantized.
+    """
+    made = (node.output[0] for node in source.graph.node if node.op_type in LEFT_TO_PAIRS)
+    return frozenset(made)
 
 
 class Graph:
@@ -37,10 +52,17 @@ class Graph:
                 self.consumers.setdefault(name, []).append(node)
 
     def add_constant(self, name: str, value: np.ndarray | float) -> str:
-        """Add a float32 initializer; returns its name."""
+        """Add an initializer, float32 unless it has integers; returns its name.
+
+        Raises:
+            ValueError: there is one of this name.
+        """
         from onnx import numpy_helper
 
-        self.constants[name] = np.asarray(value, np.float32)
+        if name in self.constants:
+            raise ValueError(f"there is a constant {name!r} already")
+        array = np.asarray(value)
+        self.constants[name] = array.astype(array.dtype if array.dtype.kind == "i" else np.float32)
         initializer = numpy_helper.from_array(self.constants[name], name)
         self.model.graph.initializer.append(initializer)
         return name
@@ -80,22 +102,26 @@ class Graph:
         drop_unused_constants(self.model)
 
 
-def place_for_onnxruntime(model: onnx.ModelProto) -> None:
+def place_for_onnxruntime(model: onnx.ModelProto, clipped: Collection[str] = ()) -> None:
     """Slices and zero pads move bytes without leaving integers; logits leave as float.
 
     onnxruntime fuses convolutions, additions and pools between pairs into integer kernels, but
     a Pad between pairs stays float: dequantize, pad, quantize again.
+
+    Args:
+        clipped: as `clipped_tensors` returns them.
     """
     graph = Graph(model)
     for node in [node for node in model.graph.node if node.op_type in DATA_MOVERS]:
         _move_integers(graph, node)
     for node in [node for node in model.graph.node if node.op_type == "Mul"]:
-        _absorb_factor(graph, node)
-    _bare_logits(graph)
+        if node.output[0] not in clipped:
+            _absorb_factor(graph, node)
+    _bare_logits(graph, clipped)
     graph.sweep()
 
 
-def place_for_tensorrt(model: onnx.ModelProto) -> None:
+def place_for_tensorrt(model: onnx.ModelProto, clipped: Collection[str] = ()) -> None:
     """Pairs at the inputs of weighted layers and at one input of a residual addition.
 
     TensorRT fuses Conv + Add + Relu where the convolution's own output is not quantized and the
@@ -109,14 +135,14 @@ def place_for_tensorrt(model: onnx.ModelProto) -> None:
     for node in list(model.graph.node):
         if node.op_type == "Add":
             _free_one_branch(graph, node)
-    _bare_logits(graph)
+    _bare_logits(graph, clipped)
     graph.sweep()
 
 
-def place_for_float_kernels(model: onnx.ModelProto) -> None:
+def place_for_float_kernels(model: onnx.ModelProto, clipped: Collection[str] = ()) -> None:
     """All pairs stay but the one behind the logits: what rounds is the tensor, not the kernel."""
     graph = Graph(model)
-    _bare_logits(graph)
+    _bare_logits(graph, clipped)
     graph.sweep()
 
 
@@ -188,7 +214,7 @@ def _free_one_branch(graph: Graph, add: onnx.NodeProto) -> None:
             return
 
 
-def _bare_logits(graph: Graph) -> None:
+def _bare_logits(graph: Graph, clipped: Collection[str]) -> None:
     """Drop the pair behind a linear layer that makes a graph output: 8 bits would tie logits."""
     for output in graph.model.graph.output:
         dequantize = graph.source(output.name, "DequantizeLinear")
@@ -198,7 +224,7 @@ def _bare_logits(graph: Graph) -> None:
         layer = graph.producer.get(quantize.input[0])
         if layer is None or layer.op_type not in LINEAR:
             continue
-        if graph.sole_consumer(layer.output[0]) is None:
+        if graph.sole_consumer(layer.output[0]) is None or output.name in clipped:
             continue
         dequantize.output[0] = f"{output.name}_unused"
         quantize.input[0] = layer.output[0] = output.name

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from itertools import count
 from string import digits
 from typing import TYPE_CHECKING
 
@@ -173,11 +175,12 @@ def compact(model: onnx.ModelProto) -> None:
     drop_unused_constants(model)
     del graph.value_info[:]
     renamed = _merged_constants(model)
-    keep = {value.name for value in (*graph.input, *graph.output)} | {""}
+    keep = _ends(model) | {""}
+    fresh = _names("t", keep)
     for node in graph.node:
         for name in node.output:
             if name not in keep:
-                renamed[name] = f"t{len(renamed)}"
+                renamed[name] = next(fresh)
         if node.op_type not in LAYERS:
             node.name = ""
     for constant in graph.initializer:
@@ -191,7 +194,7 @@ def _merged_constants(model: onnx.ModelProto) -> dict[str, str]:
     """Drop repeated scalars (scales, zero points); new names of all constants by old name."""
     renamed: dict[str, str] = {}
     seen: dict[bytes, str] = {}
-    constants = model.graph.initializer
+    constants, fresh = model.graph.initializer, _names("c", _ends(model))
     for index in reversed(range(len(constants))):
         name, constants[index].name = constants[index].name, ""
         content = constants[index].SerializeToString()
@@ -199,9 +202,18 @@ def _merged_constants(model: onnx.ModelProto) -> dict[str, str]:
             renamed[name] = seen[content]
             del constants[index]
             continue
-        seen[content] = renamed[name] = f"c{len(seen)}"
+        seen[content] = renamed[name] = next(fresh)
         constants[index].name = name
     return renamed
+
+
+def _ends(model: onnx.ModelProto) -> set[str]:
+    return {value.name for value in (*model.graph.input, *model.graph.output)}
+
+
+def _names(letter: str, taken: Collection[str]) -> Iterator[str]:
+    """The letter with every number, without the names that are taken."""
+    return (name for name in map(f"{letter}{{}}".format, count()) if name not in taken)
 
 
 def drop_unused_constants(model: onnx.ModelProto) -> None:

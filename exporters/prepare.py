@@ -12,6 +12,20 @@ if TYPE_CHECKING:
     from torch import fx, nn
 
 
+def plain_copy(model: nn.Module) -> nn.Module:
+    """A CPU, float32, eval-mode copy; its weights are the caller's where they are such already.
+
+    Nothing may write into them.
+    """
+    from torch import nn
+
+    shared: dict[int, Any] = {
+        id(weight): nn.Parameter(weight.detach(), requires_grad=False)
+        for weight in model.parameters()
+    }
+    return copy.deepcopy(model, shared).cpu().float().eval()
+
+
 def deployable(
     model: nn.Module, input_shape: tuple[int, int, int], progress: Callable[[str], None]
 ) -> nn.Module:
@@ -25,14 +39,8 @@ def deployable(
         progress: is told of branches that can't be merged (`merge.merge_branches`).
     """
     import torch
-    from torch import nn
 
-    # Weights that nothing here replaces stay the caller's: nothing here writes into any.
-    shared: dict[int, Any] = {
-        id(weight): nn.Parameter(weight.detach(), requires_grad=False)
-        for weight in model.parameters()
-    }
-    clone = copy.deepcopy(model, shared).cpu().float().eval()
+    clone = plain_copy(model)
     clone.requires_grad_(False)
     example = torch.randn(1, *input_shape, generator=torch.Generator().manual_seed(0))
     clone = merge_branches(clone, example, progress)
@@ -93,11 +101,17 @@ def _fold_batch_norms(model: nn.Module) -> None:
         conv = norm.args[0] if norm.args else None
         if not isinstance(conv, fx.Node) or not _foldable(model, conv, norm, calls):
             continue
-        conv_name, norm_name = str(conv.target), str(norm.target)
-        layer, batch_norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
+        layer, batch_norm = (model.get_submodule(str(node.target)) for node in (conv, norm))
         assert isinstance(layer, nn.Conv2d) and isinstance(batch_norm, nn.BatchNorm2d)
-        model.set_submodule(conv_name, fuse_conv_bn_eval(layer, batch_norm))
-        model.set_submodule(norm_name, nn.Identity())
+        _replace(model, layer, fuse_conv_bn_eval(layer, batch_norm))
+        _replace(model, batch_norm, nn.Identity())
+
+
+def _replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put a module in another's place under every name that it has."""
+    for name, module in list(model.named_modules(remove_duplicate=False)):
+        if module is old:
+            model.set_submodule(name, new)
 
 
 def _foldable(model: nn.Module, conv: fx.Node, norm: fx.Node, calls: dict[str, int]) -> bool:

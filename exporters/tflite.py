@@ -19,7 +19,8 @@ from exporters.model_outputs import SINGLE
 from exporters.quiet import quiet_step
 from exporters.tflite_calibration import quantizer_ranges, tflite_ranges
 from exporters.tflite_large_kernels import large_kernels_rounded
-from exporters.tflite_pack import bounded_pads, name_outputs_as, repack
+from exporters.tflite_limits import within_limits
+from exporters.tflite_pack import name_outputs_as, repack
 from exporters.tflite_prelu import with_prelus_on_planes
 from exporters.tflite_recipes import CONVOLUTIONS, static_recipe
 from exporters.tflite_rewrites import rewritten_for_tflite
@@ -100,9 +101,8 @@ def export_int8_tflite(
             *quotient_recipe(float_path),
             *float_recipe(float_path, left),
         ]
-        _write_quantized(
-            quantizer.Quantizer(bounded_pads(float_path, ranges), recipe), path, ranges
-        )
+        source = within_limits(float_path, ranges, grid)
+        _write_quantized(quantizer.Quantizer(source, recipe), path, ranges)
         if left:
             name_outputs_as(path, float_path)
 

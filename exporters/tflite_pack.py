@@ -7,9 +7,7 @@ older interpreters and tflite-micro don't read.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from copy import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,40 +59,6 @@ def name_outputs_as(path: Path, source: Path) -> None:
         elif bytes(tensor.name) in names.values():
             tensor.name = bytes(tensor.name) + b"_float"
     put_in_place(path, graph.model)
-
-
-def bounded_pads(path: Path, ranges: Mapping[str, Mapping[str, np.ndarray]]) -> str | bytearray:
-    """What the quantizer takes: the file's path, or its content where a border is -inf.
-
-    Max pools have such borders, and -inf has no 8-bit form. The smallest value that calibration
-    saw inside the border takes its place: it loses every comparison just as well, since smaller
-    values are clamped to it.
-    """
-    graph, changed = TfliteGraph(path), False
-    readers = Counter(int(index) for operator in graph.operators for index in operator.inputs)
-    for operator in graph.operators:
-        if graph.op_name(operator) != "PADV2":
-            continue
-        inside, border = (int(operator.inputs[place]) for place in (0, 2))
-        data = graph.model.buffers[graph.tensors[border].buffer].data
-        if np.isneginf(np.frombuffer(bytes(data), np.float32)).all():
-            low = np.atleast_1d(ranges[graph.tensors[inside].name.decode()]["min"])
-            if readers[border] > 1:  # litert-torch writes one constant for all that need -inf
-                readers[border] -= 1
-                border = _copied(graph, border)
-                operator.inputs = [*operator.inputs[:2], border]
-            graph.tensors[border].buffer = len(graph.model.buffers)
-            graph.model.buffers.append(type(graph.model.buffers[0])(low.view(np.uint8)))
-            changed = True
-    return bytearray(pack(graph.model)) if changed else str(path)
-
-
-def _copied(graph: TfliteGraph, index: int) -> int:
-    """Add a tensor like another one under a name of its own; return its index."""
-    tensor = copy(graph.tensors[index])
-    tensor.name = f"{tensor.name.decode()}:{len(graph.tensors)}".encode()
-    graph.tensors.append(tensor)
-    return len(graph.tensors) - 1
 
 
 def put_in_place(path: Path, model: Any) -> None:

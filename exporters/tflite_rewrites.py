@@ -22,6 +22,9 @@ def rewritten_for_tflite() -> TorchFunctionMode:
     - Adaptive average pooling to a size that doesn't divide the input's is a mean for each row of
       pixels and then for each column. Otherwise there are tensors of rank 6, which can't be
       quantized.
+    - An average pool that doesn't count its pads is one that does, times the places of each window
+      over those in the image. TFLite has the former for "same" padding alone; the converter's own
+      form of the others can't be quantized.
     - An image expanded to another's size is a sum with zeros, which costs nothing in the file: the
       converter turns axes of one of the two factors behind it and not of the other.
     - Attention whose heads share keys and values (MobileNetV4) is written out: the converter's own
@@ -35,6 +38,7 @@ def rewritten_for_tflite() -> TorchFunctionMode:
         F.pad: (_adds_zero_channels, _widened),
         torch.Tensor.__getitem__: (_skips_pixels, _thinned),
         F.adaptive_avg_pool2d: (_has_uneven_bins, _pooled),
+        F.avg_pool2d: (_leaves_pads_out, _averaged),
         torch.Tensor.expand_as: (_are_images, _expanded),
         F.scaled_dot_product_attention: (_shares_keys, _attended),
     }
@@ -88,6 +92,51 @@ def _thinned(input: Tensor, index: Any) -> Tensor:
     from torch.nn import functional as F
 
     return F.max_pool2d(input, 1, stride=[part.step or 1 for part in index[-2:]])
+
+
+def _leaves_pads_out(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> bool:
+    kernel, steps, pads = _pair(kernel_size), _pair(stride or kernel_size), _pair(padding)
+    same = steps == (1, 1) and all(k == 2 * p + 1 for k, p in zip(kernel, pads, strict=True))
+    return input.dim() == 4 and any(pads) and not (count_include_pad or divisor_override or same)
+
+
+def _averaged(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    *_: object,
+    **__: object,
+) -> Tensor:
+    """[N, C, H, W] -> [N, C, H', W']."""
+    import numpy as np
+    import torch
+    from torch.nn import functional as F
+
+    pooled = F.avg_pool2d(input, kernel_size, stride, padding, ceil_mode)
+    kernel, steps, pads = _pair(kernel_size), _pair(stride or kernel_size), _pair(padding)
+    factors = []
+    for axis in (0, 1):
+        size, k, p = input.shape[2 + axis], kernel[axis], pads[axis]
+        starts = np.arange(pooled.shape[2 + axis]) * steps[axis] - p
+        counted = np.minimum(starts + k, size + p) - starts
+        inside = np.minimum(starts + k, size) - np.maximum(starts, 0)
+        factors.append(counted / inside)
+    return pooled * torch.from_numpy(np.outer(*factors).astype(np.float32))
+
+
+def _pair(value: Any) -> tuple[int, int]:
+    pair = (value,) * 2 if isinstance(value, int) else tuple(value)
+    return (pair[0], pair[-1])
 
 
 def _are_images(input: Tensor, other: Tensor) -> bool:

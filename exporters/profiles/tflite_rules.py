@@ -12,6 +12,8 @@ from exporters.inspect_tflite import TfliteGraph
 
 # Output channels of the weights of each layer: the axis that scales may follow.
 CHANNEL_AXES = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "TRANSPOSE_CONV": 0, "FULLY_CONNECTED": 0}
+# Which input is the bias.
+BIAS_INPUTS = {"CONV_2D": 2, "DEPTHWISE_CONV_2D": 2, "TRANSPOSE_CONV": 3, "FULLY_CONNECTED": 2}
 # Results are the input's own bytes, so that both have one scale and zero point.
 SAME_SCALE = (
     "AVERAGE_POOL_2D",
@@ -121,7 +123,7 @@ def _layer(graph: TfliteGraph, operator: Any, axis: int) -> Iterator[str]:
 
 
 def _bias(graph: TfliteGraph, operator: Any, weight_scales: np.ndarray) -> Iterator[str]:
-    place_of_bias = 3 if graph.op_name(operator) == "TRANSPOSE_CONV" else 2
+    place_of_bias = BIAS_INPUTS[graph.op_name(operator)]
     if len(operator.inputs) <= place_of_bias or operator.inputs[place_of_bias] < 0:
         return
     index = int(operator.inputs[place_of_bias])
@@ -133,10 +135,18 @@ def _bias(graph: TfliteGraph, operator: Any, weight_scales: np.ndarray) -> Itera
         yield f"{where} is {graph.dtype(index)}, not a quantized int32 constant"
     elif bias[1].any():
         yield f"{where} has a zero point other than 0"
+    elif _is_saturated(graph, index):
+        yield f"{where} holds the smallest or largest int32: it was too large for its scale"
     elif data is not None and result is not None:
         difference = np.abs(bias[0] - data[0] * weight_scales).max()
         if difference > BIAS_TOLERANCE * result[0][0]:
             yield f"{where} is not scaled by input scale x weight scale"
+
+
+def _is_saturated(graph: TfliteGraph, index: int) -> bool:
+    values = np.frombuffer(graph.model.buffers[graph.tensors[index].buffer].data, np.int32)
+    limits = np.iinfo(np.int32)
+    return bool(((values == limits.min) | (values == limits.max)).any())
 
 
 def integers_only(graph: TfliteGraph) -> Iterator[str]:
