@@ -303,9 +303,7 @@ def _rounding(model: nn.Module, batch: np.ndarray) -> float:
         exact = _outputs(copy.deepcopy(model).double(), batch.astype(np.float64))
     except RuntimeError:
         return 0.0
-    return max(
-        checks.difference(*pair) for pair in zip(_outputs(model, batch), exact, strict=True)
-    )
+    return max(checks.difference(*pair) for pair in zip(_outputs(model, batch), exact, strict=True))
 
 
 def _read_back(

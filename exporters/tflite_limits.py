@@ -12,7 +12,7 @@ import numpy as np
 
 from exporters.clipping import Grid
 from exporters.inspect_tflite import TfliteGraph
-from exporters.profiles.tflite_rules import BIAS_INPUTS, CHANNEL_AXES
+from exporters.profiles.tflite_rules import BIAS_INPUTS, CHANNEL_AXES, data_input, name_of
 from exporters.tflite_pack import pack
 
 Ranges = Mapping[str, Mapping[str, np.ndarray]]
@@ -52,7 +52,7 @@ def _bound_borders(graph: TfliteGraph, ranges: Ranges) -> bool:
                 readers[border] -= 1
                 border = _copied(graph, border)
                 operator.inputs = [*operator.inputs[:2], border]
-            _store(graph, border, np.atleast_1d(ranges[_name(graph, inside)]["min"]))
+            _store(graph, border, np.atleast_1d(ranges[name_of(graph, inside)]["min"]))
             changed = True
     return changed
 
@@ -72,20 +72,19 @@ def _bound_biases(graph: TfliteGraph, ranges: Ranges, grid: Grid) -> bool:
         if place is None or len(operator.inputs) <= place or operator.inputs[place] < 0:
             continue
         weight, bias = int(operator.inputs[1]), int(operator.inputs[place])
-        span = ranges.get(_name(graph, int(operator.inputs[2 if place == 3 else 0])))
+        span = ranges.get(name_of(graph, data_input(graph, operator)))
         if span is None or not (graph.is_constant(weight) and graph.is_constant(bias)):
             continue
-        shape = tuple(int(size) for size in graph.tensors[weight].shape)
-        values = _floats(graph, weight).reshape(shape)
-        rows = np.moveaxis(values, CHANNEL_AXES[name], 0).reshape(shape[CHANNEL_AXES[name]], -1)
         least = LARGEST_WEIGHT * np.abs(_floats(graph, bias)) / (LARGEST_BIAS * _step(span, grid))
-        small = np.abs(rows).max(axis=1, initial=0) < least
+        values = _floats(graph, weight).reshape(graph.tensors[weight].shape)
+        others = tuple(axis for axis in range(values.ndim) if axis != CHANNEL_AXES[name])
+        small = np.abs(values).max(axis=others) < least  # [C]
         if small.any():
-            rows = rows.copy()
-            rows[small, 0] = least[small]
-            moved = [shape[CHANNEL_AXES[name]], *np.delete(shape, CHANNEL_AXES[name])]
-            values = np.moveaxis(rows.reshape(moved), 0, CHANNEL_AXES[name])
-            _store(graph, weight, np.ascontiguousarray(values, np.float32))
+            values = values.copy()
+            first = [0] * values.ndim
+            first[CHANNEL_AXES[name]] = small
+            values[tuple(first)] = least[small]
+            _store(graph, weight, values)
             changed = True
     return changed
 
@@ -114,7 +113,3 @@ def _copied(graph: TfliteGraph, index: int) -> int:
     tensor.name = f"{tensor.name.decode()}:{len(graph.tensors)}".encode()
     graph.tensors.append(tensor)
     return len(graph.tensors) - 1
-
-
-def _name(graph: TfliteGraph, index: int) -> str:
-    return str(graph.tensors[index].name.decode())

@@ -77,7 +77,7 @@ def specified(graph: TfliteGraph) -> Iterator[str]:
         name = graph.op_name(operator)
         if name in CHANNEL_AXES:
             yield from _layer(graph, operator, CHANNEL_AXES[name])
-        ends = [scale_of(graph, int(i)) for i in (_data(graph, operator), operator.outputs[0])]
+        ends = [scale_of(graph, int(i)) for i in (data_input(graph, operator), operator.outputs[0])]
         if name in SAME_SCALE and None not in ends and not _equal(ends[0], ends[1]):
             yield f"{place(graph, operator)} changes scale or zero point"
         if name in FIXED_SCALES and ends[1] is not None:
@@ -86,7 +86,7 @@ def specified(graph: TfliteGraph) -> Iterator[str]:
                 yield f"{place(graph, operator)} has another scale than {scale:g}"
 
 
-def _data(graph: TfliteGraph, operator: Any) -> int:
+def data_input(graph: TfliteGraph, operator: Any) -> int:
     """Index of the input that holds data; some operators begin with something else."""
     first = {"TRANSPOSE_CONV": 2, "SPLIT": 1}.get(graph.op_name(operator), 0)
     return int(operator.inputs[first])
@@ -129,7 +129,7 @@ def _bias(graph: TfliteGraph, operator: Any, weight_scales: np.ndarray) -> Itera
     index = int(operator.inputs[place_of_bias])
     where = f"bias of {place(graph, operator)}"
     bias = scale_of(graph, index)
-    data = scale_of(graph, _data(graph, operator))
+    data = scale_of(graph, data_input(graph, operator))
     result = scale_of(graph, int(operator.outputs[0]))
     if graph.dtype(index) != "int32" or bias is None:
         yield f"{where} is {graph.dtype(index)}, not a quantized int32 constant"
