@@ -31,6 +31,7 @@ from compress_export.schedule import Epochs, choose_epochs
 from compress_export.signing import check_private_key
 from compress_export.targets import Target, resolved_budgets
 from compress_export.task import Task, load_task
+from compress_export.trial_step import check_trains
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -221,7 +222,8 @@ def checked_task(
     say: Callable[[str], None],
     progress: Callable[[int, int], None] | None = None,
 ) -> Task:
-    """Load network and images, and trace the network: better known before hours of training.
+    """Load network and images, try a training step where the job has any, and trace the network:
+    better known before hours of training.
 
     Raises InputError.
     """
@@ -231,6 +233,9 @@ def checked_task(
 
     task = load_task(options, say, progress)
     check_judged(task)
+    epochs = choose_epochs(options, task.images("search").steps_per_epoch, task.trained)
+    if epochs.trains:
+        check_trains(task, distills=epochs.taught > 0 and options.distill != "none")
     try:
         graph = channel_graph(task.model, task.example())
     except TraceError as error:

@@ -19,8 +19,9 @@ Given = Callable[[Path], list[str | Path]]
 
 START = ["--board", "jetson", "--data", "digits", "--input-size", "8", "--threads", "1"]
 FUNCTIONS = (
-    "array, batch_mean, detached, fails, good, linear, masks, no_argument, no_module, "
-    "one_argument, percent, raises, seven_classes, text, two, wrong_shapes"
+    "array, batch_mean, detached, fails, fails_in_training, good, linear, masks, no_argument, "
+    "no_gradient, no_module, one_argument, percent, raises, seven_classes, shifts, text, two, "
+    "two_in_training, wrong_shapes"
 )
 
 
@@ -95,6 +96,28 @@ BAD: dict[str, tuple[Given, str]] = {
         network("fails"),
         "--model bad_models:fails: it fails on RGB images of 8x8 pixels with ValueError: pictures "
         "below 32 pixels are too small",
+    ),
+    "it changes the images": (
+        network("shifts"),
+        "--model bad_models:shifts: its forward changes the images that it is given, which a "
+        "teacher and the check of the slim network read as well; compute new ones, x = x - mean "
+        "for x -= mean",
+    ),
+    "it fails in training": (
+        network("fails_in_training"),
+        "--model bad_models:fails_in_training in train mode: it fails on RGB images of 8x8 pixels "
+        "with ValueError: no targets were given",
+    ),
+    "it has no gradient": (
+        network("no_gradient"),
+        "--model bad_models:no_gradient in train mode: the gradient of its loss fails with "
+        "RuntimeError: element 0 of tensors does not require grad and does not have a grad_fn",
+    ),
+    "other outputs in training": (
+        network("two_in_training"),
+        "--model bad_models:two_in_training: it returns (N, 10) and (N, 10) in train mode and "
+        "(N, 10) in eval mode; leave auxiliary outputs out, or give --loss and --metric that take "
+        "both, and --distill none",
     ),
     "nothing to prune": (
         network("linear"),
