@@ -230,6 +230,8 @@ def checked_task(
     from compressor.errors import InputError
     from compressor.graph import channel_graph
     from compressor.graph.build import TraceError
+    from compressor.methods.catalogue import CATALOGUE
+    from compressor.methods.scores import norm_scales
 
     task = load_task(options, say, progress)
     check_judged(task)
@@ -242,4 +244,6 @@ def checked_task(
         raise InputError(f"--model {task.architecture}: {error}") from error
     if graph.class_count == 0:
         raise InputError(f"--model {task.architecture}: none of its channels can be pruned")
+    if "prune" in options.stages and CATALOGUE[options.method].by_norms:
+        norm_scales(task.model, graph)  # raises where there are none
     return task

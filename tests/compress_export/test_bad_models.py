@@ -123,6 +123,11 @@ BAD: dict[str, tuple[Given, str]] = {
         network("linear"),
         "--model bad_models:linear: none of its channels can be pruned",
     ),
+    "no batch norm to go by": (
+        network("good", "--method", "bn-sparse"),
+        "the network has no batch norm with a scale, which --method bn-scale and bn-sparse go by; "
+        "choose another method, such as decore or taylor",
+    ),
     "noise for weights": (
         weights(lambda path: path.write_bytes(b"\x93\x17noise" * 99)),
         "weights FOLDER/net.pt: truncated or damaged (0.00 MiB; UnpicklingError); compare its size "
@@ -232,6 +237,15 @@ def test_a_bad_model_is_one_line_and_leaves_nothing(
     assert not re.search("Traceback", ended.said)
     assert [(path, path.read_bytes()) for path in given.iterdir()] == before
     assert list(tmp_path.iterdir()) == [given]
+
+
+@pytest.mark.parametrize("method", ["bn-scale", "bn-sparse"])
+def test_a_plan_says_that_there_is_no_batch_norm(tmp_path: Path, method: str) -> None:
+    arguments = [*START, "--model", "bad_models:good", "--method", method]
+    ended = run_here(tmp_path / "out", *arguments, "--dry-run")
+    assert ended.code == 2
+    assert "no batch norm with a scale" in ended.complained
+    assert run_here(tmp_path / "out", *arguments, "--dry-run", "--stages", "quantize").code == 0
 
 
 def test_the_documentation_has_every_message() -> None:
