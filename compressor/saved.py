@@ -22,6 +22,7 @@ from compressor.errors import InputError
 from compressor.head import Head
 from compressor.models import build_model
 from compressor.placeholders import Constant, Nothing, Window
+from compressor.tied import share, shared_parameters
 from compressor.user_code import first_line
 from compressor.whole_files import whole_file
 
@@ -297,6 +298,7 @@ def _set_tensors(model: nn.Module, weights: dict[str, torch.Tensor], folder: Pat
             f"{folder}: description and weights don't belong together, {len(odd)} tensors differ, "
             f"first '{odd[0]}'"
         )
+    owners = shared_parameters(model)
     for name, value in weights.items():
         parent, _, child = name.rpartition(".")
         module = model.get_submodule(parent)
@@ -308,6 +310,7 @@ def _set_tensors(model: nn.Module, weights: dict[str, torch.Tensor], folder: Pat
         if isinstance(old, nn.Parameter):
             value = nn.Parameter(value, requires_grad=old.requires_grad)
         setattr(module, child, value)
+    share(model, owners)
 
 
 def _check_widths(model: nn.Module, folder: Path) -> None:

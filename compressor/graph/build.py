@@ -26,6 +26,7 @@ from compressor.graph.image_rows import ImageRows, find_image_rows
 from compressor.graph.interpreter import LabelInterpreter
 from compressor.graph.labels import FIXED
 from compressor.graph.recorder import Recorder
+from compressor.graph.ties import stored_elsewhere, unite_shared
 from compressor.graph.trace import NotFollowed, Trace
 from compressor.modes import eval_mode
 from compressor.user_code import first_line
@@ -67,8 +68,9 @@ def channel_graph(model: nn.Module, example: Tensor) -> ChannelGraph:
                 kind = type(error).__name__
                 opaque[type(module)] = f"following it failed, {kind}: {first_line(error)}"
         rows = _image_rows(model, example, recorder)
+    unite_shared(model, recorder)
     recorder.settle()
-    return _in_classes(recorder, trace.graph, rows)
+    return _in_classes(model, recorder, trace.graph, rows)
 
 
 def _image_rows(model: nn.Module, example: Tensor, recorder: Recorder) -> dict[str, ImageRows]:
@@ -94,7 +96,9 @@ def _check_that_it_runs(model: nn.Module, example: Tensor) -> None:
         ) from error
 
 
-def _in_classes(recorder: Recorder, graph: fx.Graph, rows: Mapping[str, ImageRows]) -> ChannelGraph:
+def _in_classes(
+    model: nn.Module, recorder: Recorder, graph: fx.Graph, rows: Mapping[str, ImageRows]
+) -> ChannelGraph:
     class_of = _number_classes(recorder)
     class_count = int(class_of.max(initial=FIXED_CLASS)) + 1
 
@@ -106,11 +110,13 @@ def _in_classes(recorder: Recorder, graph: fx.Graph, rows: Mapping[str, ImageRow
         Consumer(module, axis, classes(labels), rows[module])
         for module, (axis, labels) in recorder.consumers.items()
     )
+    norm_behind = _norm_behind(recorder)
+    stored = stored_elsewhere(model, recorder, norm_behind)
     layers = tuple(
         Layer(
             record.module,
             record.macs_per_pair,
-            record.weights_per_pair,
+            0 if record.module in stored else record.weights_per_pair,
             record.has_bias,
             record.groups,
             record.depthwise,
@@ -139,7 +145,7 @@ def _in_classes(recorder: Recorder, graph: fx.Graph, rows: Mapping[str, ImageRow
         groups=_groups(class_count, slices, layers, branches.removable_classes, parts),
         branch_ends=branches.ends,
         swallowed=branches.swallowed,
-        norm_behind=_norm_behind(recorder),
+        norm_behind=norm_behind,
         fixed=dict(recorder.fixed),
     )
 

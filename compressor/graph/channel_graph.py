@@ -113,7 +113,7 @@ class Layer:
     Attributes:
         module: qualified name.
         macs_per_pair: output positions x kernel positions, for one image.
-        weights_per_pair: kernel positions.
+        weights_per_pair: kernel positions; 0 where another layer has the same weight, stored once.
         has_bias: whether the layer, or the batch norm that is folded into it, gives a bias per
             output.
         groups: number of groups of a grouped convolution whose groups all stay, else 1.

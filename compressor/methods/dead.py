@@ -112,7 +112,9 @@ def fold_constants(
         gone = torch.from_numpy(~np.append(keep, True)[consumer.classes])
         shift = _answer(layer, constants[consumer.module] * gone)
         if layer.bias is not None:
-            layer.bias.data += shift.to(layer.bias)
+            # Its own, also where it shared one with other layers.
+            bias = layer.bias.detach() + shift.to(layer.bias)
+            layer.bias = nn.Parameter(bias, requires_grad=layer.bias.requires_grad)
         else:
             mean: Any = folded.get_submodule(norms[consumer.module]).running_mean
             mean -= shift.to(mean)
