@@ -31,6 +31,7 @@ from compress_export.schedule import Epochs, choose_epochs
 from compress_export.signing import check_private_key
 from compress_export.targets import Target, resolved_budgets
 from compress_export.task import Task, load_task
+from compress_export.trial_step import check_trains
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -221,20 +222,28 @@ def checked_task(
     say: Callable[[str], None],
     progress: Callable[[int, int], None] | None = None,
 ) -> Task:
-    """Load network and images, and trace the network: better known before hours of training.
+    """Load network and images, try a training step where the job has any, and trace the network:
+    better known before hours of training.
 
     Raises InputError.
     """
     from compressor.errors import InputError
     from compressor.graph import channel_graph
     from compressor.graph.build import TraceError
+    from compressor.methods.catalogue import CATALOGUE
+    from compressor.methods.scores import norm_scales
 
     task = load_task(options, say, progress)
     check_judged(task)
+    epochs = choose_epochs(options, task.images("search").steps_per_epoch, task.trained)
+    if epochs.trains:
+        check_trains(task, distills=epochs.taught > 0 and options.distill != "none")
     try:
         graph = channel_graph(task.model, task.example())
     except TraceError as error:
         raise InputError(f"--model {task.architecture}: {error}") from error
     if graph.class_count == 0:
         raise InputError(f"--model {task.architecture}: none of its channels can be pruned")
+    if "prune" in options.stages and CATALOGUE[options.method].by_norms:
+        norm_scales(task.model, graph)  # raises where there are none
     return task

@@ -62,8 +62,7 @@ def print_plan(
     if prunes:
         lines.append(f"target:   {target.why}")
     seconds = _step_seconds(task) * task.images("search").steps_per_epoch
-    taught = epochs.search + epochs.finetune + epochs.codebook + epochs.quantization
-    work = epochs.baseline + taught * (1 + _TEACHER_SHARE)
+    work = epochs.baseline + epochs.taught * (1 + _TEACHER_SHARE)
     rungs = ", once for every rung of the ladder" if prunes and target.smallest else ""
     if prunes and options.chooses_jointly and target.limits.keys() - {"macs"}:
         groups = precision_groups(board, formats, target.limits)

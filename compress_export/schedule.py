@@ -42,6 +42,16 @@ class Epochs:
     codebook: int = 0
     quantization: int = 0
 
+    @property
+    def taught(self) -> int:
+        """Epochs of all stages that a teacher may have a part in: all but the baseline's."""
+        return self.search + self.finetune + self.codebook + self.quantization
+
+    @property
+    def trains(self) -> bool:
+        """Whether any stage trains."""
+        return self.baseline + self.taught > 0
+
 
 def choose_epochs(options: JobOptions, steps_per_epoch: int, trained: bool) -> Epochs:
     """Fill in what the options leave open: enough steps for small sets, few epochs for large.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -10,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from compressor.blend import blend, channel_means
+from compressor.calls import first_tensor, with_first_tensor
 from compressor.graph import ChannelGraph
 from compressor.graph.channel_graph import FIXED_CLASS, Classes
+from compressor.graph.image_rows import ImageRows
 from compressor.joint_norm import masked_norm
 from compressor.ranks import Share
 
@@ -42,18 +45,14 @@ class ChannelMasks:
         self._with_means = with_means
         device = next(model.parameters()).device
         self._sites = [
-            (
-                model.get_submodule(consumer.module),
-                consumer.axis,
-                self._columns(consumer.classes, device),
-            )
-            for consumer in graph.consumers
-            if (consumer.classes != FIXED_CLASS).any()
+            _Site(model.get_submodule(c.module), c.axis, self._columns(c.classes, device), c.rows)
+            for c in graph.consumers
+            if (c.classes != FIXED_CLASS).any()
         ]
         self._norms = [
-            (model.get_submodule(norm.module), norm.axis, self._columns(norm.classes, device))
-            for norm in graph.joint_norms
-            if (norm.classes != FIXED_CLASS).any()
+            _Site(model.get_submodule(n.module), n.axis, self._columns(n.classes, device), n.rows)
+            for n in graph.joint_norms
+            if (n.classes != FIXED_CLASS).any()
         ]
         self._mask: Tensor | None = None
         self._taught_images: int | None = None
@@ -87,12 +86,12 @@ class ChannelMasks:
         self._mask = torch.cat((mask, mask.new_ones(len(mask), 1)), dim=1)
 
     def __enter__(self) -> ChannelMasks:
-        for module, axis, classes in self._sites:
-            hook = self._hook(axis, classes)
-            self._handles.append(module.register_forward_pre_hook(hook))
-        for module, axis, classes in self._norms:
-            norm_hook = self._norm_hook(axis, classes)
-            self._handles.append(module.register_forward_hook(norm_hook))
+        for site in self._sites:
+            handle = site.module.register_forward_pre_hook(self._hook(site), with_kwargs=True)
+            self._handles.append(handle)
+        for site in self._norms:
+            handle = site.module.register_forward_hook(self._norm_hook(site), with_kwargs=True)
+            self._handles.append(handle)
         return self
 
     def __exit__(
@@ -106,24 +105,27 @@ class ChannelMasks:
         self._handles.clear()
         self._mask = None
 
-    def _hook(self, axis: int, classes: Tensor) -> Any:
-        def multiply(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-            if self._mask is None:
+    def _hook(self, site: _Site) -> Any:
+        def multiply(module: nn.Module, args: Any, kwargs: Any) -> Any:
+            x = first_tensor(args, kwargs)
+            if self._mask is None or x is None:
                 return None
-            x = inputs[0]
-            mask = _along(self._mask, classes, x, axis)
-            mean = channel_means(x, axis, self._share) if self._with_means else None
-            return (blend(x, mask, mean, self._taught_images), *inputs[1:])
+            apart, mask, axis = site.images_first(x, self._mask)
+            mean = channel_means(apart, axis, self._share) if self._with_means else None
+            mixed = blend(apart, mask, mean, self._taught_images)
+            return with_first_tensor(args, kwargs, site.rows.back(mixed, x))
 
         return multiply
 
-    def _norm_hook(self, axis: int, classes: Tensor) -> Any:
-        def normalize(module: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> Tensor | None:
-            if self._mask is None:
+    def _norm_hook(self, site: _Site) -> Any:
+        def normalize(module: nn.Module, args: Any, kwargs: Any, _: Tensor) -> Tensor | None:
+            x = first_tensor(args, kwargs)
+            if self._mask is None or x is None:
                 return None
-            x = inputs[0]
-            mask = _along(self._mask, classes, x, axis).to(x.dtype)
-            return masked_norm(module, x, mask, axis)
+            apart, mask = site.images_first(x, self._mask)[:2]
+            if apart.dim() > x.dim():  # the mask needs a value for every row of an image
+                mask = mask.expand(*apart.shape[:3], *mask.shape[3:])
+            return masked_norm(module, x, site.rows.back(mask, x).to(x.dtype), site.axis)
 
         return normalize
 
@@ -132,9 +134,32 @@ class ChannelMasks:
         return torch.from_numpy(np.where(classes < 0, self.class_count, classes)).to(device)
 
 
-def _along(mask: Tensor, classes: Tensor, x: Tensor, axis: int) -> Tensor:
-    """Return a mask's entries for some channels, shaped to multiply x, which has them at `axis`."""
-    chosen = mask.index_select(1, classes)  # (batch or 1, channels)
-    shape = [1] * x.dim()
-    shape[0], shape[axis] = len(chosen), -1
-    return chosen.reshape(shape)
+@dataclass(frozen=True)
+class _Site:
+    """Where a mask acts.
+
+    Attributes:
+        module: the layer or norm.
+        axis: of its input that holds the channels.
+        columns: of a mask, one for each channel.
+        rows: where the images of a batch lie in its input.
+    """
+
+    module: nn.Module
+    axis: int
+    columns: Tensor
+    rows: ImageRows
+
+    def images_first(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, int]:
+        """Return x and the entries of a mask, shaped to multiply it, and its axis of channels.
+
+        Both have the images in front, unless all images share the mask.
+        """
+        chosen = mask.index_select(1, self.columns)  # (batch or 1, channels)
+        axis = self.axis
+        if len(mask) > 1:
+            axis = self.rows.axis_behind(axis, x, len(mask))
+            x = self.rows.images_first(x, len(mask))
+        shape = [1] * x.dim()
+        shape[0], shape[axis] = len(chosen), -1
+        return x, chosen.reshape(shape), axis

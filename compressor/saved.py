@@ -22,6 +22,7 @@ from compressor.errors import InputError
 from compressor.head import Head
 from compressor.models import build_model
 from compressor.placeholders import Constant, Nothing, Window
+from compressor.tied import share, shared_parameters
 from compressor.user_code import first_line
 from compressor.whole_files import whole_file
 
@@ -47,20 +48,41 @@ def save_model(model: nn.Module, architecture: str, num_classes: int, folder: Pa
     """
     from safetensors.torch import save_file
 
+    original = _without_memory(architecture, num_classes)
+    tensors = {**model.state_dict(), **_cut_unnoticed(model, original)}
     with whole_file(folder / WEIGHTS_FILE) as unfinished:
         unfinished.touch()
         mode = unfinished.stat().st_mode
-        save_file(_apart(model.state_dict()), unfinished)
+        save_file(_apart(tensors), unfinished)
         unfinished.chmod(mode)  # safetensors leaves a file that others can't read
     description = {
         "schema_version": SCHEMA_VERSION,
         "architecture": architecture,
         "num_classes": num_classes,
-        "edits": _edits(model, _without_memory(architecture, num_classes)),
+        "edits": _edits(model, original),
     }
     text = json.dumps(description, indent=1)
     with whole_file(folder / DESCRIPTION_FILE) as unfinished:
         unfinished.write_text(text + "\n", encoding="utf-8")
+
+
+def _cut_unnoticed(model: nn.Module, original: nn.Module) -> dict[str, torch.Tensor]:
+    """Buffers that a state dict leaves out, and that the architecture would make too wide."""
+    before = _not_persistent(original)
+    return {
+        name: buffer
+        for name, buffer in _not_persistent(model).items()
+        if name in before and buffer.shape != before[name].shape
+    }
+
+
+def _not_persistent(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {
+        f"{module_name}.{name}" if module_name else name: buffer
+        for module_name, module in model.named_modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None and name in module._non_persistent_buffers_set
+    }
 
 
 def _apart(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -269,12 +291,14 @@ def _fresh(
 
 def _set_tensors(model: nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
     expected = set(model.state_dict())
+    expected |= set(weights) & set(_not_persistent(model))
     if expected != set(weights):
         odd = sorted(expected ^ set(weights))
         raise InputError(
             f"{folder}: description and weights don't belong together, {len(odd)} tensors differ, "
             f"first '{odd[0]}'"
         )
+    owners = shared_parameters(model)
     for name, value in weights.items():
         parent, _, child = name.rpartition(".")
         module = model.get_submodule(parent)
@@ -286,6 +310,7 @@ def _set_tensors(model: nn.Module, weights: dict[str, torch.Tensor], folder: Pat
         if isinstance(old, nn.Parameter):
             value = nn.Parameter(value, requires_grad=old.requires_grad)
         setattr(module, child, value)
+    share(model, owners)
 
 
 def _check_widths(model: nn.Module, folder: Path) -> None:

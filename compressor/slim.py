@@ -12,6 +12,7 @@ from compressor.cut import cut_tensor, follow_layer, set_count
 from compressor.graph import ChannelGraph, Keep, kept_indices
 from compressor.graph.channel_graph import BranchEnd, Classes
 from compressor.placeholders import Constant, Nothing, Window
+from compressor.tied import share, shared_parameters
 
 
 def slim(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
@@ -20,7 +21,7 @@ def slim(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
     In eval mode the result equals the network whose consumers see the dropped channels as zero
     (`masks.ChannelMasks`), up to rounding. It is the same module class, so train mode, dropout and
     stochastic depth work as before. A branch whose hidden channels are all dropped becomes an added
-    constant.
+    constant. Parameters that modules share stay shared.
 
     Args:
         model: the network that `graph` was built from; it is left as it was.
@@ -53,6 +54,7 @@ def slim(model: nn.Module, graph: ChannelGraph, keep: Keep) -> nn.Module:
         module = slimmed.get_submodule(count.module)
         if not isinstance(module, (Nothing, nn.Identity)):
             set_count(module, count.attribute, kept)
+    share(slimmed, shared_parameters(model))
     return slimmed
 
 

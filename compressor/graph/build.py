@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -22,9 +22,11 @@ from compressor.graph.channel_graph import (
     JointNorm,
     Layer,
 )
+from compressor.graph.image_rows import ImageRows, find_image_rows
 from compressor.graph.interpreter import LabelInterpreter
 from compressor.graph.labels import FIXED
 from compressor.graph.recorder import Recorder
+from compressor.graph.ties import stored_elsewhere, unite_shared
 from compressor.graph.trace import NotFollowed, Trace
 from compressor.modes import eval_mode
 from compressor.user_code import first_line
@@ -37,8 +39,8 @@ class TraceError(ValueError):
 def channel_graph(model: nn.Module, example: Tensor) -> ChannelGraph:
     """Find which channels of a network must live or die together.
 
-    The model is run once in eval mode; it is left as it was. What isn't understood keeps its
-    channels, with the reason in `ChannelGraph.fixed`.
+    The model is run in eval mode, on one, two and three images; it is left as it was. What isn't
+    understood keeps its channels, with the reason in `ChannelGraph.fixed`.
 
     Args:
         model: a network; anything that runs will do.
@@ -65,8 +67,22 @@ def channel_graph(model: nn.Module, example: Tensor) -> ChannelGraph:
                     raise
                 kind = type(error).__name__
                 opaque[type(module)] = f"following it failed, {kind}: {first_line(error)}"
+        rows = _image_rows(model, example, recorder)
+    unite_shared(model, recorder)
     recorder.settle()
-    return _in_classes(recorder, trace.graph)
+    return _in_classes(model, recorder, trace.graph, rows)
+
+
+def _image_rows(model: nn.Module, example: Tensor, recorder: Recorder) -> dict[str, ImageRows]:
+    """Return where images lie in what masked modules read; fix what can't be masked by image."""
+    masked = {**recorder.joint_norms, **recorder.consumers}
+    known = {}
+    for name, rows in find_image_rows(model, example, masked).items():
+        _, labels = masked[name]
+        if rows is None:
+            recorder.fix(name, labels, "which part of its input belongs to which image is unclear")
+        known[name] = rows or ImageRows()
+    return known
 
 
 def _check_that_it_runs(model: nn.Module, example: Tensor) -> None:
@@ -80,7 +96,9 @@ def _check_that_it_runs(model: nn.Module, example: Tensor) -> None:
         ) from error
 
 
-def _in_classes(recorder: Recorder, graph: fx.Graph) -> ChannelGraph:
+def _in_classes(
+    model: nn.Module, recorder: Recorder, graph: fx.Graph, rows: Mapping[str, ImageRows]
+) -> ChannelGraph:
     class_of = _number_classes(recorder)
     class_count = int(class_of.max(initial=FIXED_CLASS)) + 1
 
@@ -89,14 +107,16 @@ def _in_classes(recorder: Recorder, graph: fx.Graph) -> ChannelGraph:
 
     slices = tuple(AxisSlice(*key, classes(labels)) for key, labels in recorder.slices.items())
     consumers = tuple(
-        Consumer(module, axis, classes(labels))
+        Consumer(module, axis, classes(labels), rows[module])
         for module, (axis, labels) in recorder.consumers.items()
     )
+    norm_behind = _norm_behind(recorder)
+    stored = stored_elsewhere(model, recorder, norm_behind)
     layers = tuple(
         Layer(
             record.module,
             record.macs_per_pair,
-            record.weights_per_pair,
+            0 if record.module in stored else record.weights_per_pair,
             record.has_bias,
             record.groups,
             record.depthwise,
@@ -117,7 +137,7 @@ def _in_classes(recorder: Recorder, graph: fx.Graph) -> ChannelGraph:
         ),
         consumers=consumers,
         joint_norms=tuple(
-            JointNorm(module, axis, classes(labels))
+            JointNorm(module, axis, classes(labels), rows[module])
             for module, (axis, labels) in recorder.joint_norms.items()
         ),
         layers=layers,
@@ -125,7 +145,7 @@ def _in_classes(recorder: Recorder, graph: fx.Graph) -> ChannelGraph:
         groups=_groups(class_count, slices, layers, branches.removable_classes, parts),
         branch_ends=branches.ends,
         swallowed=branches.swallowed,
-        norm_behind=_norm_behind(recorder),
+        norm_behind=norm_behind,
         fixed=dict(recorder.fixed),
     )
 

@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from compressor.graph.image_rows import ImageRows
+
 FIXED_CLASS = -1
 
 Classes = NDArray[np.int64]
@@ -53,11 +55,13 @@ class Consumer:
         axis: axis of the module's input that holds the channels (1 for convolutions, -1 for linear
             layers).
         classes: class of every input channel.
+        rows: where the images of a batch lie in its input.
     """
 
     module: str
     axis: int
     classes: Classes
+    rows: ImageRows = ImageRows()
 
 
 @dataclass(frozen=True)
@@ -68,11 +72,13 @@ class JointNorm:
         module: qualified name.
         axis: axis of the module's input that holds the channels.
         classes: class of every channel.
+        rows: where the images of a batch lie in its input.
     """
 
     module: str
     axis: int
     classes: Classes
+    rows: ImageRows = ImageRows()
 
 
 @dataclass(frozen=True)
@@ -107,7 +113,7 @@ class Layer:
     Attributes:
         module: qualified name.
         macs_per_pair: output positions x kernel positions, for one image.
-        weights_per_pair: kernel positions.
+        weights_per_pair: kernel positions; 0 where another layer has the same weight, stored once.
         has_bias: whether the layer, or the batch norm that is folded into it, gives a bias per
             output.
         groups: number of groups of a grouped convolution whose groups all stay, else 1.

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from compressor.calls import first_tensor
 from compressor.graph.counted import Tracked, plain, tracked
 from compressor.graph.interpreter import LabelInterpreter, function_name, nested
 from compressor.graph.layer_rules import LAYERS, fixed_layer
@@ -143,7 +144,7 @@ class Trace(TorchFunctionMode):
         if self._inside is None:
             with torch._C.DisableTorchFunction():
                 opaque = type(module) in self._opaque
-                if opaque or is_leaf(module, args[0] if args else None):
+                if opaque or is_leaf(module, first_tensor(args, kwargs)):
                     self._call = self._as_nodes(args), self._as_nodes(kwargs)
                     self._inside = module
 
@@ -155,18 +156,20 @@ class Trace(TorchFunctionMode):
             name, values = self._names[module], nested(result)
             if module is not self._inside:
                 if type(self._inside) in self._opaque:
-                    self._note_fixed_layer(name, module, args, result)
+                    self._note_fixed_layer(name, module, first_tensor(args, kwargs), result)
                 return
             self._inside = None
             node = self.graph.create_node("call_module", name, *self._call)
             if type(module) in self._opaque:
-                self._note_fixed_layer(name, module, args, result)
+                self._note_fixed_layer(name, module, first_tensor(args, kwargs), result)
                 node.meta["opaque"] = self._opaque[type(module)]
             self._see(node, result, values)
 
-    def _note_fixed_layer(self, name: str, module: nn.Module, args: Any, result: Any) -> None:
-        if isinstance(module, LAYERS) and isinstance(result, Tensor):
-            fixed_layer(self._run, name, module, args[0].shape, result.shape)
+    def _note_fixed_layer(
+        self, name: str, module: nn.Module, x: Tensor | None, result: Any
+    ) -> None:
+        if isinstance(module, LAYERS) and isinstance(result, Tensor) and x is not None:
+            fixed_layer(self._run, name, module, x.shape, result.shape)
 
     def _as_nodes(self, value: Any) -> Any:
         """Replace tensors and tracked numbers by their nodes."""

@@ -28,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from compressor.calls import first_tensor
 from compressor.compute import Compute
 from compressor.difference import answers, relative_difference
 from compressor.graph import ChannelGraph, Keep
@@ -111,7 +112,9 @@ def fold_constants(
         gone = torch.from_numpy(~np.append(keep, True)[consumer.classes])
         shift = _answer(layer, constants[consumer.module] * gone)
         if layer.bias is not None:
-            layer.bias.data += shift.to(layer.bias)
+            # Its own, also where it shared one with other layers.
+            bias = layer.bias.detach() + shift.to(layer.bias)
+            layer.bias = nn.Parameter(bias, requires_grad=layer.bias.requires_grad)
         else:
             mean: Any = folded.get_submodule(norms[consumer.module]).running_mean
             mean -= shift.to(mean)
@@ -179,8 +182,10 @@ def _observe(
     highest: dict[str, Tensor] = {}
 
     def watch(name: str, axis: int) -> Any:
-        def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            channels = inputs[0].detach().movedim(axis, 0).flatten(1)  # (channels, all else)
+        def note(module: nn.Module, args: Any, kwargs: Any) -> None:
+            x = first_tensor(args, kwargs)
+            assert x is not None
+            channels = x.detach().movedim(axis, 0).flatten(1)  # (channels, all else)
             low, high = (found.cpu() for found in channels.aminmax(dim=1))
             lowest[name] = torch.minimum(lowest.get(name, low), low)
             highest[name] = torch.maximum(highest.get(name, high), high)
@@ -189,7 +194,8 @@ def _observe(
 
     for consumer in graph.consumers:
         layer = exact.get_submodule(consumer.module)
-        layer.register_forward_pre_hook(watch(consumer.module, consumer.axis))
+        hook = watch(consumer.module, consumer.axis)
+        layer.register_forward_pre_hook(hook, with_kwargs=True)
     with torch.no_grad():
         for x, _ in islice(images.train(0), max(batches, 1)):
             exact(x.to(device).double())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from compressor.decore.taylor import taylor_scores
+from compressor.errors import InputError
 from compressor.graph import ChannelGraph
 from compressor.graph.channel_graph import AxisSlice
 from compressor.methods.method import PruneTask
@@ -36,6 +37,9 @@ def norm_scales(model: nn.Module, graph: ChannelGraph) -> Tensor:
 
     Liu et al. 2017, network slimming (https://arxiv.org/abs/1708.06519). Classes without a batch
     norm get the mean of all others, so that they are neither first nor last to go.
+
+    Raises:
+        InputError: there is no batch norm with a scale.
     """
     total = torch.zeros(graph.class_count, dtype=torch.float64)
     count = torch.zeros_like(total)
@@ -46,7 +50,10 @@ def norm_scales(model: nn.Module, graph: ChannelGraph) -> Tensor:
     seen = count > 0
     scores = total / count.clamp_min(1)
     if not bool(seen.any()):
-        raise ValueError("the network has no batch norm with a scale: choose another method")
+        raise InputError(
+            "the network has no batch norm with a scale, which --method bn-scale and bn-sparse go "
+            "by; choose another method, such as decore or taylor"
+        )
     return torch.where(seen, scores, scores[seen].mean())
 
 

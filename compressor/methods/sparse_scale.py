@@ -40,7 +40,7 @@ class SparseScale:
         """Train in place and choose.
 
         Raises:
-            ValueError: the network has no batch norm with a scale.
+            InputError: the network has no batch norm with a scale.
         """
         norm_scale(task)  # fails before hours of training, not after them
         learn(task, _SparseTraining(task, self.strength))

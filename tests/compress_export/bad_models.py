@@ -20,7 +20,15 @@ class _Odd(nn.Module):
         logits = self.head(features.mean(dim=(2, 3)))
         if self.answer == "fails":
             raise ValueError("pictures below 32 pixels are too small")
-        return {"text": "a cat", "two": (logits, features), "logits": logits}[self.answer]
+        if self.answer == "fails in training" and self.training:
+            raise ValueError("no targets were given")
+        if self.answer == "shifts":
+            x -= 0.5
+        if self.answer == "no gradient":
+            return logits.detach()
+        if self.answer == "two in training":
+            return (logits, logits) if self.training else logits
+        return {"text": "a cat", "two": (logits, features)}.get(self.answer, logits)
 
 
 def raises(num_classes: int) -> nn.Module:
@@ -49,6 +57,22 @@ def two(num_classes: int) -> nn.Module:
 
 def fails(num_classes: int) -> nn.Module:
     return _Odd(num_classes, "fails")
+
+
+def fails_in_training(num_classes: int) -> nn.Module:
+    return _Odd(num_classes, "fails in training")
+
+
+def shifts(num_classes: int) -> nn.Module:
+    return _Odd(num_classes, "shifts")
+
+
+def no_gradient(num_classes: int) -> nn.Module:
+    return _Odd(num_classes, "no gradient")
+
+
+def two_in_training(num_classes: int) -> nn.Module:
+    return _Odd(num_classes, "two in training")
 
 
 def linear(num_classes: int) -> nn.Module:

@@ -19,8 +19,9 @@ Given = Callable[[Path], list[str | Path]]
 
 START = ["--board", "jetson", "--data", "digits", "--input-size", "8", "--threads", "1"]
 FUNCTIONS = (
-    "array, batch_mean, detached, fails, good, linear, masks, no_argument, no_module, "
-    "one_argument, percent, raises, seven_classes, text, two, wrong_shapes"
+    "array, batch_mean, detached, fails, fails_in_training, good, linear, masks, no_argument, "
+    "no_gradient, no_module, one_argument, percent, raises, seven_classes, shifts, text, two, "
+    "two_in_training, wrong_shapes"
 )
 
 
@@ -96,9 +97,36 @@ BAD: dict[str, tuple[Given, str]] = {
         "--model bad_models:fails: it fails on RGB images of 8x8 pixels with ValueError: pictures "
         "below 32 pixels are too small",
     ),
+    "it changes the images": (
+        network("shifts"),
+        "--model bad_models:shifts: its forward changes the images that it is given, which a "
+        "teacher and the check of the slim network read as well; compute new ones, x = x - mean "
+        "for x -= mean",
+    ),
+    "it fails in training": (
+        network("fails_in_training"),
+        "--model bad_models:fails_in_training in train mode: it fails on RGB images of 8x8 pixels "
+        "with ValueError: no targets were given",
+    ),
+    "it has no gradient": (
+        network("no_gradient"),
+        "--model bad_models:no_gradient in train mode: the gradient of its loss fails with "
+        "RuntimeError: element 0 of tensors does not require grad and does not have a grad_fn",
+    ),
+    "other outputs in training": (
+        network("two_in_training"),
+        "--model bad_models:two_in_training: it returns (N, 10) and (N, 10) in train mode and "
+        "(N, 10) in eval mode; leave auxiliary outputs out, or give --loss and --metric that take "
+        "both, and --distill none",
+    ),
     "nothing to prune": (
         network("linear"),
         "--model bad_models:linear: none of its channels can be pruned",
+    ),
+    "no batch norm to go by": (
+        network("good", "--method", "bn-sparse"),
+        "the network has no batch norm with a scale, which --method bn-scale and bn-sparse go by; "
+        "choose another method, such as decore or taylor",
     ),
     "noise for weights": (
         weights(lambda path: path.write_bytes(b"\x93\x17noise" * 99)),
@@ -209,6 +237,15 @@ def test_a_bad_model_is_one_line_and_leaves_nothing(
     assert not re.search("Traceback", ended.said)
     assert [(path, path.read_bytes()) for path in given.iterdir()] == before
     assert list(tmp_path.iterdir()) == [given]
+
+
+@pytest.mark.parametrize("method", ["bn-scale", "bn-sparse"])
+def test_a_plan_says_that_there_is_no_batch_norm(tmp_path: Path, method: str) -> None:
+    arguments = [*START, "--model", "bad_models:good", "--method", method]
+    ended = run_here(tmp_path / "out", *arguments, "--dry-run")
+    assert ended.code == 2
+    assert "no batch norm with a scale" in ended.complained
+    assert run_here(tmp_path / "out", *arguments, "--dry-run", "--stages", "quantize").code == 0
 
 
 def test_the_documentation_has_every_message() -> None:

@@ -67,6 +67,29 @@ def test_emptied_branches_are_described(tmp_path: Path) -> None:
     assert edits["layer1.0.bn2"] == {"replaced_by": "Identity"}
 
 
+class Gains(nn.Module):
+    """Fixed gains per channel and a table, which no state dict holds."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.head = nn.Linear(8, num_classes)
+        self.register_buffer("gains", torch.linspace(0.5, 1.5, 8)[:, None, None], persistent=False)
+        self.register_buffer("table", torch.arange(4.0), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head((self.conv(x).relu() * self.gains).mean((2, 3)) + self.table.sum())
+
+
+def test_cut_buffers_that_no_state_dict_holds(tmp_path: Path) -> None:
+    name = f"{__name__}:Gains"
+    model = slimmed(name, 8)
+    assert len(model.gains) < 8
+    assert_round_trip(model, name, 8, tmp_path)
+    # What isn't cut comes from the architecture.
+    assert set(load_file(tmp_path / WEIGHTS_FILE)) == {*model.state_dict(), "gains"}
+
+
 def test_unslimmed_network_needs_no_edits(tmp_path: Path) -> None:
     assert_round_trip(build_model("resnet20", 10), "resnet20", 32, tmp_path)
     assert json.loads((tmp_path / DESCRIPTION_FILE).read_text())["edits"] == {}
