@@ -127,9 +127,9 @@ Pair = namedtuple("Pair", ["boxes", "scores"])
     [
         (lambda x: x, ("logits",)),
         (lambda x: (x, x + 1), ("output_0", "output_1")),
-        (lambda x: [x, (x, x)], ("output_0", "output_1_0", "output_1_1")),
-        (lambda x: Pair(x, x), ("boxes", "scores")),
-        (lambda x: {"a.b": x, "none": None, 3: (x,)}, ("a_b", "3_0")),
+        (lambda x: [x, (x + 1, x + 2)], ("output_0", "output_1_0", "output_1_1")),
+        (lambda x: Pair(x, -x), ("boxes", "scores")),
+        (lambda x: {"a.b": x, "none": None, 3: (-x, x)}, ("a_b", "3_0")),
     ],
 )
 def test_names_of_containers(made, names):
