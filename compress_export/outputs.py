@@ -8,8 +8,10 @@ DIR.run/lock        held while a process works there, and its number; the kernel
 DIR.run/publishing  inode of the folder that is to become DIR, and that of the one it replaces if
                     this run made that as well
 DIR.run/options.json  which job this is, so that --resume cannot mix two
+DIR.run/unpublished/  a finished result that the system would not rename to DIR
 
-What an earlier job left in DIR.run stays until a new one is known to be free of mistakes.
+What an earlier job left in DIR.run stays until a new one is known to be free of mistakes. A DIR.run
+that this program did not make is refused whatever the options.
 
 A fleet's DIR (docs/fleet.md) is made in the same way, with a folder of this kind for every board.
 """
@@ -32,6 +34,9 @@ from compressor.whole_files import UNFINISHED_SUFFIX, sync
 _BOOKKEEPING = frozenset({
     "lock", "options.json", "error.log", "publishing", "provenance.json", "samples.npz",
 })  # fmt: skip
+# All that a run folder can hold before its options.json: that of a run which was killed at its
+# start, or which measured a finished DIR again.
+_UNNAMED = frozenset({"staged", "replaced", "unpublished", "finished"}) | _BOOKKEEPING
 
 # A folder with one of these was made by this program.
 FLEET_REPORT = "fleet.json"
@@ -65,6 +70,7 @@ def refuse_occupied(
 ) -> None:
     """Raise what `OutputFolder` raises for what lies there already; change nothing."""
     final, run = absolute(out), run_folder(out)
+    _refuse_foreign(run)
     _refuse_used(run)
     # Our own result, of a run that was killed before it could say so: it is made once more.
     ours = resume and _was_published(final, run)
@@ -86,9 +92,9 @@ class OutputFolder:
     ) -> None:
         """Claim `out`; `update` may replace a finished DIR, but not drop an unfinished run.
 
-        Raises UsageError, before anything was changed, where DIR exists without `force` or is not
-        ours to replace, nothing is there to resume, an unfinished run would be lost, the place
-        cannot be written to, or another process is at work there."""
+        Raises UsageError, before anything was changed, where DIR exists without `force`, DIR or
+        DIR.run is not ours to replace, nothing is there to resume, an unfinished run would be lost,
+        the place cannot be written to, or another process is at work there."""
         self.final = absolute(out)
         self.run = run_folder(self.final)
         self.staged = self.run / "staged"
@@ -144,24 +150,32 @@ class OutputFolder:
         """Turn DIR.run/staged into DIR; with force an old DIR is replaced at this moment only.
 
         Returns DIR. A process killed between the two renames leaves the old DIR in
-        DIR.run/replaced, from where the next run puts it back.
+        DIR.run/replaced, from where the next run puts it back. Raises UsageError where DIR can't
+        be renamed, such as a mount point; the result is then kept in DIR.run/unpublished.
         """
-        replaced = self.run / "replaced"
+        replaced, unpublished = self.run / "replaced", self.run / "unpublished"
         for path in (self.staged, *self.staged.rglob("*")):
             sync(path)
         note, inode = self.run / "publishing", str(self.staged.stat().st_ino)
         earlier = self.final.stat().st_ino if _was_published(self.final, self.run) else ""
         write_whole(note, f"{inode} {earlier}")
-        if self.final.exists():
-            _check_replaceable(self.final, force=self._force)
-            _remove(replaced)
-            self.final.rename(replaced)
         try:
+            if self.final.exists():
+                _check_replaceable(self.final, force=self._force)
+                _remove(replaced)
+                self.final.rename(replaced)
             self.staged.rename(self.final)
-        except OSError:
+        except (OSError, UsageError) as error:
             _restore_interrupted_publish(self.run, self.final)
-            raise
+            _remove(unpublished)
+            self.staged.rename(unpublished)
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UsageError(
+                f"--out {self.final}: the finished result cannot be put there ({reason}); it is "
+                f"whole in {unpublished}: move it from there, or clear the way and --resume"
+            ) from error
         _remove(replaced)
+        _remove(unpublished)
         write_whole(note, inode)
         sync(self.final.parent)
         (self.run / "finished").touch()
@@ -199,6 +213,11 @@ def _check_replaceable(final: Path, *, force: bool) -> None:
         return
     if not final.is_dir() or final.is_symlink():
         raise UsageError(f"--out {final}: exists and is not a folder; choose another name")
+    if os.path.ismount(final):
+        raise UsageError(
+            f"--out {final}: is a mount point, which no result can take the place of; name a "
+            f"folder in it, such as {final / 'out'}"
+        )
     ours = any((final / name).is_file() for name in _REPORTS)
     if not any(final.iterdir()) or (force and ours):
         return
@@ -247,6 +266,22 @@ def _make_folder(folder: Path) -> tuple[Path, ...]:
             f"--out: cannot write to {folder.parent} ({error.strerror}); choose another folder"
         ) from None
     return tuple(missing)
+
+
+def _refuse_foreign(run: Path) -> None:
+    """A folder that only happens to be called DIR.run is neither emptied nor written to."""
+    if not run.is_dir() or (run / "options.json").is_file():
+        return
+    strange = sorted(
+        path.name
+        for path in run.iterdir()
+        if path.name not in _UNNAMED and path.suffix != UNFINISHED_SUFFIX
+    )
+    if strange:
+        raise UsageError(
+            f"--out: its work would go to {run}, which holds {strange[0]} and no options.json, so "
+            "another program made it; choose another --out or move that folder"
+        )
 
 
 def _refuse_used(run: Path) -> None:
