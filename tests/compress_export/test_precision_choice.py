@@ -14,7 +14,9 @@ from tiny_jobs import NETWORK, QUICK, Ended, run_here
 from boards import load_board
 from boards.parts import FILE_PRECISIONS
 from compress_export.errors import UsageError
+from compress_export.exporting import chosen_precisions
 from compress_export.job_file import resolve_options
+from compress_export.options import JobOptions
 from compress_export.precision_choice import Candidate, choose, possible
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +59,34 @@ def test_foreign_latencies_decide_nothing() -> None:
     assert choose([*others, own], "int8") is own
     inaccurate = candidate("int8", 9.0, missed=("accuracy_drop_points",), counts=False)
     assert choose([*others, inaccurate], "int8").precision == "int4-weights"  # the smallest left
+
+
+@pytest.mark.parametrize(
+    ("board", "shipped"),
+    [("stm32f746", "float32"), ("stm32f746", "float16"), ("coral", "float16"), ("rpi5", "float16")],
+)
+def test_a_float_precision_that_the_board_lacks_is_for_comparison_only(
+    board: str, shipped: str
+) -> None:
+    found = load_board(board)
+    own = found.target_precision
+    with pytest.raises(
+        UsageError, match=rf"{shipped}: the first one goes .*{board} is for .*{own}"
+    ):
+        chosen_precisions(JobOptions(board=board, precision=f"{shipped},{own}"), found, ["tflite"])
+    options = JobOptions(board=board, precision=f"{own},{shipped}")
+    assert chosen_precisions(options, found, ["tflite"]) == (own, shipped)
+
+
+def test_precisions_that_the_board_has_may_go_to_it() -> None:
+    for board, format, precision in (
+        ("coral", "tflite", "float32"),
+        ("jetson-nano", "onnx", "float16"),
+        ("x86-64", "onnx", "int8-dynamic"),
+        ("jetson-nano", "onnx", "int8-weights"),
+    ):
+        options = JobOptions(board=board, precision=precision)
+        assert chosen_precisions(options, load_board(board), [format]) == (precision,)
 
 
 def test_boards_have_what_their_runtimes_can_run() -> None:

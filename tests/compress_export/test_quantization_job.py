@@ -105,6 +105,6 @@ def test_wrong_values_are_refused(options: dict[str, str], says: str) -> None:
 
 
 def test_files_without_integers_have_nothing_to_train_for(job: Job) -> None:
-    ended = job("--board x86-64 --precision float16 --qat-epochs 2")
+    ended = job("--board x86-64 --precision float32 --qat-epochs 2")
     assert ended.code == 2
-    assert "--qat-epochs 2: float16 files round nothing" in ended.complained
+    assert "--qat-epochs 2: float32 files round nothing" in ended.complained
