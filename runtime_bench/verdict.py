@@ -140,7 +140,8 @@ def _check(
     note = _memory_note(item) if budget in ("activation_memory_mib", "ram_mib") else ""
     if budget in MACHINE_BOUND:
         if budget == "latency_p90_ms" and not item.benchable:
-            elsewhere = f"the bench times CPU cores, not {item.profile}; measure it there"
+            what = item.profile or "what the board computes on"
+            elsewhere = f"the bench times CPU cores, not {what}; measure it there"
             return check(value, UNVERIFIED, elsewhere)
         if item.measured_on != "board" and not item.host_matches_board:
             foreign = f"measured on a host unlike {board}; measure on the board"
