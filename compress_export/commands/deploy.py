@@ -119,13 +119,14 @@ def _checked_payload(bundle: Path, verify_key: Path | None) -> Payload:
 
 def _bench_request(payload: Payload | None, wanted: tuple[Any, ...] | None) -> Any:
     """Return how to measure, None where nothing is to be measured."""
+    from compress_export.deploy.answer import Expected
     from compress_export.deploy.destination import remote_path
     from compress_export.deploy.steps import BenchRequest
     from compress_export.errors import UsageError
 
     if wanted is None or payload is None:
         return None
-    from runtime_bench import ManifestError, read_manifest
+    from runtime_bench import ManifestError, SamplesError, open_samples, read_manifest
 
     python, threads, runs = wanted
     if "/" in python:
@@ -134,13 +135,15 @@ def _bench_request(payload: Payload | None, wanted: tuple[Any, ...] | None) -> A
         raise UsageError(f"--python {python!r}: not the name or path of a program")
     numbers = (("--threads", threads), ("--runs", runs))
     words = [word for name, n in numbers if n is not None for word in (name, str(n))]
-    if (payload.folder / SAMPLES).is_file():
-        words.append("--samples")
+    samples, baseline_top1 = payload.folder / SAMPLES, None
     try:
-        board = read_manifest(payload.folder).board.id
-    except ManifestError as error:
+        if samples.is_file():
+            words.append("--samples")
+            baseline_top1 = open_samples(samples).baseline_top1()
+        expected = Expected(read_manifest(payload.folder), baseline_top1)
+    except (ManifestError, SamplesError) as error:
         raise UsageError(str(error)) from None
-    return BenchRequest(python, board, tuple(words))
+    return BenchRequest(python, expected, tuple(words))
 
 
 def _ssh(config: Path | None) -> Any:
