@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     from runtime_bench import Check
 
     report = checked_report(out, board)
-    saved = JobOptions(**report["options"])
+    saved = _saved_options(report, out)
     _refuse_changes(options, saved)
     folder = stack.enter_context(OutputFolder(out, force=options.force, update=True))
     for name in _KEPT:
@@ -112,6 +113,19 @@ def read_report(out: Path) -> dict[str, Any]:
     """What is in the report.json of a finished folder."""
     report: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
     return report
+
+
+def _saved_options(report: Mapping[str, Any], out: Path) -> JobOptions:
+    from pydantic import ValidationError
+
+    try:
+        return JobOptions(**report["options"])
+    except ValidationError as error:
+        reason = " ".join(str(error.errors()[0]["msg"]).split())
+        raise UsageError(
+            f"--stages bench: {out} was made with options that this version doesn't take "
+            f"({reason}); make it anew"
+        ) from None
 
 
 def _refuse_changes(options: JobOptions, saved: JobOptions) -> None:

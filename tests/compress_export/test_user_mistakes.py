@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -186,6 +187,17 @@ def test_other_mistakes(tmp_path: Path, words: str, says: str) -> None:
     assert ended.complained.count("\n") == 1
     assert says in ended.complained
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_made_with_options_that_are_refused_now(tmp_path: Path) -> None:
+    (tmp_path / "out" / "bundle").mkdir(parents=True)
+    options = {"board": "jetson", "stages": ["quantize"], "target_macs": 0.5}
+    report = {"board": "jetson", "options": options}
+    (tmp_path / "out" / "report.json").write_text(json.dumps(report))
+    ended = run_here(tmp_path / "out", "--board", "jetson", "--stages", "bench")
+    assert ended.code == 2, ended.complained
+    assert "options that this version doesn't take" in ended.complained
+    assert ended.complained.count("\n") == 1
 
 
 def test_a_saved_network_with_other_classes(tmp_path: Path) -> None:
