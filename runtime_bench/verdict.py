@@ -24,6 +24,9 @@ UNITS = {
     "flash_mib": "MiB",
 }
 INTEGER_ARITHMETIC = ("int8", "int8-dynamic", "int8-int16")
+_DIGITS = 9
+SAME_POINTS = 0.5 * 10**-_DIGITS
+"""Drops this near to a limit, in percentage points, meet it."""
 MACHINE_BOUND = ("peak_rss_mib", "latency_p90_ms")
 """Budgets whose value depends on the machine; the others are the same wherever they are taken."""
 
@@ -190,8 +193,13 @@ def _drop(item: Measurement, baseline_top1: float | None) -> tuple[float | None,
         return None, "accuracy was not measured: no samples were given"
     if baseline_top1 is None:
         return None, "the baseline's top-1 is not known"
-    # Rounded so that 0.90 -> 0.89 is a drop of 1 point, not of 1.0000000000000009.
-    return round((baseline_top1 - score) * 100, 9), ""
+    return drop_points(baseline_top1, score), ""
+
+
+def drop_points(baseline: float, score: float) -> float:
+    """Percentage points between two fractions, rounded so that 0.90 -> 0.89 is a drop of 1 point,
+    not of 1.0000000000000009."""
+    return round((baseline - score) * 100, _DIGITS)
 
 
 def _mib(size_bytes: int | None) -> float | None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -17,7 +20,8 @@ from compress_export.errors import UsageError
 from compress_export.exporting import chosen_precisions
 from compress_export.job_file import resolve_options
 from compress_export.options import JobOptions
-from compress_export.precision_choice import Candidate, choose, possible
+from compress_export.precision_choice import Candidate, _candidate, choose, possible
+from runtime_bench import Measurement
 
 ROOT = Path(__file__).parents[2]
 Job = Callable[..., Ended]
@@ -97,6 +101,18 @@ def test_boards_have_what_their_runtimes_can_run() -> None:
         board = load_board(name)
         for format in board.formats:
             assert possible(board, format)[0] == board.target_precision
+
+
+def test_a_drop_of_exactly_one_point_is_within_it() -> None:
+    """0.90 - 0.89 is more than 0.01 in floating point."""
+    board = SimpleNamespace(budgets=SimpleNamespace(limits=lambda: {}))
+    job: Any = SimpleNamespace(board=board, baseline_score=0.90, branch="")
+    item = Measurement(
+        "slim.int8.onnx", "slim", "bundle", "slim.int8.onnx", "onnx", "int8", 1, "aa", None, None,
+        1, "host", host_matches_board=True, score=0.89,
+    )  # fmt: skip
+    assert _candidate(item, set(), job).missed == ()
+    assert _candidate(replace(item, score=0.8899), set(), job).missed == ("accuracy_drop_points",)
 
 
 @pytest.fixture(scope="module")
