@@ -22,6 +22,7 @@ from boards.parts import CalibrationMethod, FilePrecision
 from compress_export.durations import parse_latency_ms
 from compress_export.outputs import absolute
 from compress_export.sizes import parse_size
+from compress_export.user_paths import expanded
 from compressor.methods.catalogue import CATALOGUE, MethodName
 
 Stage = Literal["prune", "quantize", "bench"]
@@ -66,7 +67,7 @@ def _milliseconds(value: object) -> object:
 
 
 def _expand(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str | Path) else value
+    return expanded(value) if isinstance(value, str | Path) else value
 
 
 def _spec(value: object) -> object:

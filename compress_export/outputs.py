@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Any
 
 from compress_export.errors import UsageError
+from compress_export.user_paths import expanded, looking_at
 from compress_export.whole_files import write_whole
 from compressor.whole_files import UNFINISHED_SUFFIX, sync
 
@@ -56,13 +57,16 @@ def run_folder(out: Path) -> Path:
 
 def absolute(out: Path) -> Path:
     """DIR from the root on, with its symlinks."""
-    return Path(os.path.abspath(out.expanduser()))  # noqa: PTH100 (keeps symlinks)
+    return Path(os.path.abspath(expanded(out)))  # noqa: PTH100 (keeps symlinks)
 
 
 def is_unfinished(out: Path) -> bool:
-    """Whether DIR.run holds work that --resume would go on with."""
+    """Whether DIR.run holds work that --resume would go on with.
+
+    Raises UsageError where that can't be looked at."""
     run = run_folder(out)
-    return _has_progress(run) and not (run / "finished").is_file()
+    with looking_at("--out", out):
+        return _has_progress(run) and not (run / "finished").is_file()
 
 
 def refuse_occupied(
@@ -70,12 +74,13 @@ def refuse_occupied(
 ) -> None:
     """Raise what `OutputFolder` raises for what lies there already; change nothing."""
     final, run = absolute(out), run_folder(out)
-    _refuse_foreign(run)
-    _refuse_used(run)
-    # Our own result, of a run that was killed before it could say so: it is made once more.
-    ours = resume and _was_published(final, run)
-    _check_replaceable(final, force=force or update or ours)
-    _check_run_folder(final, run, force=force, resume=resume)
+    with looking_at("--out", out):
+        _refuse_foreign(run)
+        _refuse_used(run)
+        # Our own result, of a run that was killed before it could say so: it is made once more.
+        ours = resume and _was_published(final, run)
+        _check_replaceable(final, force=force or update or ours)
+        _check_run_folder(final, run, force=force, resume=resume)
 
 
 class OutputFolder:
@@ -256,8 +261,8 @@ def _has_progress(run: Path) -> bool:
 def _make_folder(folder: Path) -> tuple[Path, ...]:
     """Make `folder` and check that it can be written to; returns the parents it had to make,
     innermost first."""
-    missing = [parent for parent in folder.parents if not parent.exists()]
     try:
+        missing = [parent for parent in folder.parents if not parent.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / "lock"
         probe.touch()

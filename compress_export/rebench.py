@@ -28,6 +28,7 @@ from compress_export.reached import Reached
 from compress_export.schedule import Epochs
 from compress_export.targets import Target
 from compress_export.task import load_task
+from compress_export.user_paths import refuse_unreachable
 
 if TYPE_CHECKING:
     from compress_export.job import Job
@@ -146,6 +147,7 @@ def checked_report(out: Path, board: Board) -> dict[str, Any]:
         UsageError: it has no result with model files, or another board's.
     """
     path = out / "report.json"
+    refuse_unreachable("--out", path)
     if not (out / "bundle").is_dir() or not path.is_file():
         raise UsageError(
             f"--stages bench: {out} holds no bundle/ and report.json of an earlier run to measure; "

@@ -12,6 +12,7 @@ from compress_export.entries import score_of
 from compress_export.errors import UsageError
 from compress_export.outputs import FLEET_REPORT
 from compress_export.shown import printable_tree
+from compress_export.user_paths import expanded, refuse_unreachable
 from runtime_bench.plain_json import read_json
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ def read_reports(path: Path) -> tuple[Reported, ...]:
 
 
 def _source(path: Path) -> Path:
-    path = path.expanduser()
+    path = expanded(path)
+    refuse_unreachable("report", path / "report.json")
     if not path.is_dir():
         return path
     for name in (FLEET_REPORT, "report.json"):
