@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from compress_export.errors import UsageError
 from compress_export.exit_codes import ExitCode
 from compress_export.provenance import differences
+from compress_export.shown import print_line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,7 +72,7 @@ def reproduce(given: Path, out: Path | None, console: Console, **flags: bool) ->
     if not found:
         lines.append(f"reproduced: {path} and {result.folder} are equal, times aside")
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_line(console, line)
     return ExitCode.BUDGET_MISSED if found else ExitCode.PASSED
 
 

@@ -173,17 +173,18 @@ def _run(plan: Plan, destinations: Sequence[Destination], json_path: Path | None
     from compress_export.deploy.home import bring_home, outcomes_json, print_outcomes
     from compress_export.deploy.many import run_all
     from compress_export.exit_codes import worst
+    from compress_export.shown import print_line
     from compress_export.whole_files import write_whole
 
-    console = Console()
+    console = Console(emoji=False)
     outcomes = run_all(plan, destinations, console)
-    print_outcomes(outcomes, console, Console(stderr=True))
+    print_outcomes(outcomes, console, Console(stderr=True, emoji=False))
     if json_path is not None:
         text = json.dumps(outcomes_json(outcomes), indent=2) + "\n"
         write_whole(json_path, text)
     if plan.payload is not None and (report := bring_home(outcomes, plan.payload.folder)):
         from compress_export.html_report import redraw  # seconds of imports
 
-        console.print(f"figures of the devices are in {report}", markup=False, highlight=False)
-        redraw(report.parent, lambda line: console.print(line, markup=False, highlight=False))
+        print_line(console, f"figures of the devices are in {report}")
+        redraw(report.parent, lambda line: print_line(console, line))
     return int(worst(one.code for one in outcomes))

@@ -43,4 +43,4 @@ def _run(file: Path, address: str | None, out: Path | None) -> int:
 
     folder = Path.cwd() / (out or Path("compress-export-out") / file.stem)
     sweep = read_sweep(expanded(file), folder)
-    return int(run_sweep(sweep, folder, address, Console()))
+    return int(run_sweep(sweep, folder, address, Console(emoji=False)))
