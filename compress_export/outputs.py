@@ -19,6 +19,7 @@ A fleet's DIR (docs/fleet.md) is made in the same way, with a folder of this kin
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -38,6 +39,7 @@ _BOOKKEEPING = frozenset({
 # All that a run folder can hold before its options.json: that of a run which was killed at its
 # start, or which measured a finished DIR again.
 _UNNAMED = frozenset({"staged", "replaced", "unpublished", "finished"}) | _BOOKKEEPING
+_UNFINISHED = re.compile(rf"\.\d+{re.escape(UNFINISHED_SUFFIX)}$")
 
 # A folder with one of these was made by this program.
 FLEET_REPORT = "fleet.json"
@@ -193,6 +195,8 @@ class OutputFolder:
         with suppress(OSError):
             _remove(self.staged)
         if not _has_progress(self.run):
+            with suppress(OSError):  # the lock goes last: a rest with it is known for ours
+                _empty(self.run)
             shutil.rmtree(self.run, ignore_errors=True)
             for folder in self._made_parents:
                 with suppress(OSError):  # not empty: somebody else uses it by now
@@ -277,11 +281,10 @@ def _refuse_foreign(run: Path) -> None:
     """A folder that only happens to be called DIR.run is neither emptied nor written to."""
     if not run.is_dir() or (run / "options.json").is_file():
         return
-    strange = sorted(
-        path.name
-        for path in run.iterdir()
-        if path.name not in _UNNAMED and path.suffix != UNFINISHED_SUFFIX
-    )
+    names = sorted(path.name for path in run.iterdir())
+    strange = [name for name in names if _UNFINISHED.sub("", name) not in _UNNAMED]
+    if names and "lock" not in names:  # it comes first, and stays
+        strange = strange or names
     if strange:
         raise UsageError(
             f"--out: its work would go to {run}, which holds {strange[0]} and no options.json, so "

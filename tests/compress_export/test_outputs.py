@@ -134,7 +134,7 @@ def test_force_does_not_replace_what_is_not_ours(tmp_path: Path) -> None:
 def test_a_run_folder_that_is_not_ours_is_left_alone(
     tmp_path: Path, options: dict[str, bool]
 ) -> None:
-    theirs = {"thesis.txt": "years", "lock": "ours", "staged/plan": "theirs", "half.part": "x"}
+    theirs = {"thesis.txt": "years", "lock": "ours", "staged/plan": "theirs", "zz.part": "x"}
     for name, text in theirs.items():
         path = tmp_path / "out.run" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -144,6 +144,16 @@ def test_a_run_folder_that_is_not_ours_is_left_alone(
     assert "--force" not in str(caught.value)
     for name, text in theirs.items():
         assert (tmp_path / "out.run" / name).read_text() == text
+
+
+@pytest.mark.parametrize("name", ["film.part", "film.77.part", "staged/plan", "finished"])
+def test_names_like_ours_make_no_run_folder(tmp_path: Path, name: str) -> None:
+    theirs = tmp_path / "out.run" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("theirs")
+    with pytest.raises(UsageError, match="another program made it"):
+        OutputFolder(tmp_path / "out", force=True)
+    assert theirs.read_text() == "theirs"
 
 
 @pytest.mark.parametrize("left", [[], ["lock"], ["lock", "options.json.77.part", "staged/x"]])

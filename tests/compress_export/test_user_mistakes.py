@@ -229,6 +229,15 @@ def test_paths_that_cannot_be_looked_at(tmp_path: Path, words: str, says: str) -
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["gate", "reproduce", "deploy"])
+def test_results_that_cannot_be_looked_at(tmp_path: Path, command: str) -> None:
+    where = [tmp_path / LONG, *(["me@board:/m"] if command == "deploy" else [])]
+    ended = run_line(tmp_path, command, *where)
+    assert ended.code == 2, ended.complained
+    assert ended.complained.count("\n") == 1
+    assert "File name too long" in ended.complained
+
+
 def test_a_class_folder_that_cannot_be_read_is_not_called_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
