@@ -39,8 +39,13 @@ def load_board(name_or_path: str | Path) -> Board:
             one message.
     """
     text = str(name_or_path)
-    path = Path(text).expanduser()
-    if _has_separator(text) or path.is_file():
+    try:
+        path = Path(text).expanduser()
+        is_path = _has_separator(text) or path.is_file()
+    except (OSError, RuntimeError) as error:  # a name that is too long, ~ of nobody
+        reason = getattr(error, "strerror", None) or "there is no such user here"
+        raise BoardError(f"board {text}: cannot be looked at ({reason})") from None
+    if is_path:
         return _read(path, text)
     shipped = _find_shipped(text)
     if shipped is None:

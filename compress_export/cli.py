@@ -432,7 +432,7 @@ def _compress(given: dict[str, Any]) -> int:
     from compress_export.job_file import resolve_jobs
     from compress_export.run_action import note_job
 
-    console = Console(quiet=not is_first())
+    console = Console(quiet=not is_first(), emoji=False)
     options, *others = jobs = resolve_jobs(given)
     if others and by_torchrun():
         raise UsageError("several boards under torchrun: start one job for each --board")

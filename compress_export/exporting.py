@@ -108,9 +108,16 @@ class Exports:
 def chosen_precisions(
     options: JobOptions, board: Board, formats: Sequence[str]
 ) -> tuple[FilePrecision, ...]:
-    """Return the precisions to make, that of the files for the board first."""
+    """Return the precisions to make, that of the files for the board first.
+
+    Files to compare with may be of a float precision that the board doesn't have; what goes to it
+    may not.
+
+    Raises:
+        UsageError: the board can't have one of the user's.
+    """
     from compress_export.errors import UsageError
-    from exporters.support import why_not
+    from exporters.support import FLOATS, why_not
 
     wanted = options.named_precisions or (board.target_precision,)
     for precision in options.named_precisions or ():
@@ -120,6 +127,12 @@ def chosen_precisions(
             able = [name for name, reason in reasons.items() if reason is None]
             way_out = f"; --formats {','.join(able)} can have it" if able else ""
             raise UsageError(f"--precision {precision}: {'; '.join(refused)}{way_out}")
+    # Runtimes that compute in float32 take weights of float16, too.
+    if (shipped := wanted[0]) in FLOATS and not {shipped, "float32"} & {*board.precisions}:
+        raise UsageError(
+            f"--precision {shipped}: the first one goes to the board, and {board.id} is for "
+            f"{', '.join(board.precisions)}; name {shipped} after one that it has, to compare with"
+        )
     return wanted
 
 

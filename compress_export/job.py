@@ -147,7 +147,7 @@ def open_job(options: JobOptions, console: Console | None = None) -> Iterator[Jo
         UsageError, InputError, BoardError: the user's mistakes, before any work.
     """
     with ExitStack() as stack:
-        yield _opened(options, console or Console(), stack)
+        yield _opened(options, console or Console(emoji=False), stack)
 
 
 def _opened(options: JobOptions, console: Console, stack: ExitStack) -> Job:

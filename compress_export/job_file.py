@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from boards.strict_yaml import read_yaml
 from compress_export.errors import UsageError
 from compress_export.options import JobOptions
+from compress_export.user_paths import expanded
 
 _LOC_PREFIX = "Value error, "
 
@@ -23,7 +24,7 @@ def resolve_options(given: Mapping[str, Any]) -> JobOptions:
     """
     said = {name: value for name, value in given.items() if value is not None}
     config = said.get("config")
-    from_file = read_job_file(Path(config).expanduser()) if config is not None else {}
+    from_file = read_job_file(expanded(config)) if config is not None else {}
     merged = {**from_file, **said}
     if "board" not in merged:
         raise UsageError(_board_missing())
@@ -47,7 +48,7 @@ def resolve_jobs(given: Mapping[str, Any]) -> tuple[JobOptions, ...]:
             f"--fleet {fleet} and --board {boards[0]} exclude each other: put the board in the file"
         )
     if fleet is not None:
-        boards = read_fleet_file(Path(fleet).expanduser())
+        boards = read_fleet_file(expanded(fleet))
     if not boards:
         return (resolve_options(rest),)
     return tuple(resolve_options({**rest, "board": board}) for board in boards)

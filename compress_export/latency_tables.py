@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from compress_export.latency_cache import LatencyCache, default_cache_folder
+from compress_export.targets import channel_step
 
 if TYPE_CHECKING:
     from boards import Board
@@ -62,7 +63,7 @@ def latency_tables(
     from compressor import ranks
     from compressor.latency import LatencyTable, timed_layers
 
-    step = board.channel_steps[precision]  # type: ignore[index]
+    step = channel_step(board, precision)
     keys = list(dict.fromkeys(layer.key for layer in timed_layers(graph, step)))
     folder = cache_folder or default_cache_folder()
     wanted = {name: spec for key in keys for name, spec in _points(key).items()}

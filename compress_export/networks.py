@@ -93,7 +93,7 @@ def load_teacher(
     num_classes: int,
     example: torch.Tensor,
 ) -> nn.Module | None:
-    """Return the network that --teacher names; None where the original teaches.
+    """Return the network that --teacher names; None where the original teaches, or nothing does.
 
     Args:
         network: the original.
@@ -104,7 +104,7 @@ def load_teacher(
         InputError: it can't be loaded, has other classes, takes other images, or has no feature
             maps where those are to be taught.
     """
-    if "prune" not in options.stages:
+    if not options.distills:
         return None
     teacher = None
     if options.teacher is not None:

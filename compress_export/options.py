@@ -22,11 +22,14 @@ from boards.parts import CalibrationMethod, FilePrecision
 from compress_export.durations import parse_latency_ms
 from compress_export.outputs import absolute
 from compress_export.sizes import parse_size
+from compress_export.user_paths import expanded
 from compressor.methods.catalogue import CATALOGUE, MethodName
 
 Stage = Literal["prune", "quantize", "bench"]
 Measured = Literal["auto", "joint"]
 STAGES: tuple[Stage, ...] = ("prune", "quantize", "bench")
+
+DEFAULT_METHOD: MethodName = "decore"
 
 LEAST_SIZE, MOST_SIZE = 8, 1024
 """Pixels that an input may have."""
@@ -64,7 +67,7 @@ def _milliseconds(value: object) -> object:
 
 
 def _expand(value: object) -> object:
-    return Path(value).expanduser() if isinstance(value, str | Path) else value
+    return expanded(value) if isinstance(value, str | Path) else value
 
 
 def _spec(value: object) -> object:
@@ -128,7 +131,7 @@ class JobOptions(BaseModel):
     target_size: SizeBytes | None = None
     target_latency: Milliseconds | None = None
     max_drop: float | None = Field(None, ge=0, le=100)
-    method: MethodName = "decore"
+    method: MethodName = DEFAULT_METHOD
     penalty: float | None = Field(None, gt=0, allow_inf_nan=False)
     rounds: int = Field(1, ge=1)
     baseline_epochs: int | None = Field(None, ge=0)
@@ -228,6 +231,7 @@ class JobOptions(BaseModel):
         if self.strict and self.skip_broken:
             raise ValueError("--strict and --skip-broken exclude each other: give one of them")
         self._check_new_head()
+        self._check_pruning()
         self._check_teacher()
         self._check_joint()
         self._check_quantization_training()
@@ -296,13 +300,46 @@ class JobOptions(BaseModel):
                 "least 1"
             )
 
+    def _check_pruning(self) -> None:
+        """What only pruning can do is refused without it, but by `--stages bench`, which compares
+        its options with those that made the files."""
+        if "prune" in self.stages or self.stages == ("bench",):
+            return
+        wishes = {
+            "--target-macs": self.target_macs,
+            "--penalty": self.penalty,
+            "--rounds": self.rounds if self.rounds > 1 else None,
+            "--method": None if self.method == DEFAULT_METHOD else self.method,
+        }
+        for name, value in wishes.items():
+            if value is not None:
+                raise ValueError(
+                    f"{name} {value}: --stages {','.join(self.stages)} prunes nothing; add prune "
+                    "or leave it out"
+                )
+
     def _check_teacher(self) -> None:
         if self.teacher is not None and self.distill == "none":
             raise ValueError("--teacher has nothing to teach with --distill none; use logits")
+        if self.teacher is not None and not self.distills and self.stages != ("bench",):
+            raise ValueError(
+                f"--teacher {self.teacher}: --stages {','.join(self.stages)} without --qat-epochs "
+                "or --codebook trains nothing that it could teach; add prune or leave it out"
+            )
         if self.teacher_model is not None and self.teacher is None:
             raise ValueError(
                 f"--teacher-model {self.teacher_model} needs the weights of it: give --teacher FILE"
             )
+
+    @property
+    def distills(self) -> bool:
+        """Whether a teacher teaches in any of the stages."""
+        trains = (
+            "prune" in self.stages
+            or self.qat_epochs > 0
+            or (self.codebook is not None and self.codebook_epochs != 0)
+        )
+        return trains and self.distill != "none" and self.stages != ("bench",)
 
     @property
     def named_precisions(self) -> tuple[FilePrecision, ...] | None:

@@ -8,8 +8,10 @@ DIR.run/lock        held while a process works there, and its number; the kernel
 DIR.run/publishing  inode of the folder that is to become DIR, and that of the one it replaces if
                     this run made that as well
 DIR.run/options.json  which job this is, so that --resume cannot mix two
+DIR.run/unpublished/  a finished result that the system would not rename to DIR
 
-What an earlier job left in DIR.run stays until a new one is known to be free of mistakes.
+What an earlier job left in DIR.run stays until a new one is known to be free of mistakes. A DIR.run
+that this program did not make is refused whatever the options.
 
 A fleet's DIR (docs/fleet.md) is made in the same way, with a folder of this kind for every board.
 """
@@ -17,6 +19,7 @@ A fleet's DIR (docs/fleet.md) is made in the same way, with a folder of this kin
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from contextlib import suppress
@@ -25,6 +28,7 @@ from types import TracebackType
 from typing import Any
 
 from compress_export.errors import UsageError
+from compress_export.user_paths import expanded, looking_at
 from compress_export.whole_files import write_whole
 from compressor.whole_files import UNFINISHED_SUFFIX, sync
 
@@ -32,6 +36,10 @@ from compressor.whole_files import UNFINISHED_SUFFIX, sync
 _BOOKKEEPING = frozenset({
     "lock", "options.json", "error.log", "publishing", "provenance.json", "samples.npz",
 })  # fmt: skip
+# All that a run folder can hold before its options.json: that of a run which was killed at its
+# start, or which measured a finished DIR again.
+_UNNAMED = frozenset({"staged", "replaced", "unpublished", "finished"}) | _BOOKKEEPING
+_UNFINISHED = re.compile(rf"\.\d+{re.escape(UNFINISHED_SUFFIX)}$")
 
 # A folder with one of these was made by this program.
 FLEET_REPORT = "fleet.json"
@@ -51,13 +59,16 @@ def run_folder(out: Path) -> Path:
 
 def absolute(out: Path) -> Path:
     """DIR from the root on, with its symlinks."""
-    return Path(os.path.abspath(out.expanduser()))  # noqa: PTH100 (keeps symlinks)
+    return Path(os.path.abspath(expanded(out)))  # noqa: PTH100 (keeps symlinks)
 
 
 def is_unfinished(out: Path) -> bool:
-    """Whether DIR.run holds work that --resume would go on with."""
+    """Whether DIR.run holds work that --resume would go on with.
+
+    Raises UsageError where that can't be looked at."""
     run = run_folder(out)
-    return _has_progress(run) and not (run / "finished").is_file()
+    with looking_at("--out", out):
+        return _has_progress(run) and not (run / "finished").is_file()
 
 
 def refuse_occupied(
@@ -65,11 +76,13 @@ def refuse_occupied(
 ) -> None:
     """Raise what `OutputFolder` raises for what lies there already; change nothing."""
     final, run = absolute(out), run_folder(out)
-    _refuse_used(run)
-    # Our own result, of a run that was killed before it could say so: it is made once more.
-    ours = resume and _was_published(final, run)
-    _check_replaceable(final, force=force or update or ours)
-    _check_run_folder(final, run, force=force, resume=resume)
+    with looking_at("--out", out):
+        _refuse_foreign(run)
+        _refuse_used(run)
+        # Our own result, of a run that was killed before it could say so: it is made once more.
+        ours = resume and _was_published(final, run)
+        _check_replaceable(final, force=force or update or ours)
+        _check_run_folder(final, run, force=force, resume=resume)
 
 
 class OutputFolder:
@@ -86,9 +99,9 @@ class OutputFolder:
     ) -> None:
         """Claim `out`; `update` may replace a finished DIR, but not drop an unfinished run.
 
-        Raises UsageError, before anything was changed, where DIR exists without `force` or is not
-        ours to replace, nothing is there to resume, an unfinished run would be lost, the place
-        cannot be written to, or another process is at work there."""
+        Raises UsageError, before anything was changed, where DIR exists without `force`, DIR or
+        DIR.run is not ours to replace, nothing is there to resume, an unfinished run would be lost,
+        the place cannot be written to, or another process is at work there."""
         self.final = absolute(out)
         self.run = run_folder(self.final)
         self.staged = self.run / "staged"
@@ -144,24 +157,32 @@ class OutputFolder:
         """Turn DIR.run/staged into DIR; with force an old DIR is replaced at this moment only.
 
         Returns DIR. A process killed between the two renames leaves the old DIR in
-        DIR.run/replaced, from where the next run puts it back.
+        DIR.run/replaced, from where the next run puts it back. Raises UsageError where DIR can't
+        be renamed, such as a mount point; the result is then kept in DIR.run/unpublished.
         """
-        replaced = self.run / "replaced"
+        replaced, unpublished = self.run / "replaced", self.run / "unpublished"
         for path in (self.staged, *self.staged.rglob("*")):
             sync(path)
         note, inode = self.run / "publishing", str(self.staged.stat().st_ino)
         earlier = self.final.stat().st_ino if _was_published(self.final, self.run) else ""
         write_whole(note, f"{inode} {earlier}")
-        if self.final.exists():
-            _check_replaceable(self.final, force=self._force)
-            _remove(replaced)
-            self.final.rename(replaced)
         try:
+            if self.final.exists():
+                _check_replaceable(self.final, force=self._force)
+                _remove(replaced)
+                self.final.rename(replaced)
             self.staged.rename(self.final)
-        except OSError:
+        except (OSError, UsageError) as error:
             _restore_interrupted_publish(self.run, self.final)
-            raise
+            _remove(unpublished)
+            self.staged.rename(unpublished)
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UsageError(
+                f"--out {self.final}: the finished result cannot be put there ({reason}); it is "
+                f"whole in {unpublished}: move it from there, or clear the way and --resume"
+            ) from error
         _remove(replaced)
+        _remove(unpublished)
         write_whole(note, inode)
         sync(self.final.parent)
         (self.run / "finished").touch()
@@ -174,6 +195,8 @@ class OutputFolder:
         with suppress(OSError):
             _remove(self.staged)
         if not _has_progress(self.run):
+            with suppress(OSError):  # the lock goes last: a rest with it is known for ours
+                _empty(self.run)
             shutil.rmtree(self.run, ignore_errors=True)
             for folder in self._made_parents:
                 with suppress(OSError):  # not empty: somebody else uses it by now
@@ -199,6 +222,11 @@ def _check_replaceable(final: Path, *, force: bool) -> None:
         return
     if not final.is_dir() or final.is_symlink():
         raise UsageError(f"--out {final}: exists and is not a folder; choose another name")
+    if os.path.ismount(final):
+        raise UsageError(
+            f"--out {final}: is a mount point, which no result can take the place of; name a "
+            f"folder in it, such as {final / 'out'}"
+        )
     ours = any((final / name).is_file() for name in _REPORTS)
     if not any(final.iterdir()) or (force and ours):
         return
@@ -237,8 +265,8 @@ def _has_progress(run: Path) -> bool:
 def _make_folder(folder: Path) -> tuple[Path, ...]:
     """Make `folder` and check that it can be written to; returns the parents it had to make,
     innermost first."""
-    missing = [parent for parent in folder.parents if not parent.exists()]
     try:
+        missing = [parent for parent in folder.parents if not parent.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / "lock"
         probe.touch()
@@ -247,6 +275,21 @@ def _make_folder(folder: Path) -> tuple[Path, ...]:
             f"--out: cannot write to {folder.parent} ({error.strerror}); choose another folder"
         ) from None
     return tuple(missing)
+
+
+def _refuse_foreign(run: Path) -> None:
+    """A folder that only happens to be called DIR.run is neither emptied nor written to."""
+    if not run.is_dir() or (run / "options.json").is_file():
+        return
+    names = sorted(path.name for path in run.iterdir())
+    strange = [name for name in names if _UNFINISHED.sub("", name) not in _UNNAMED]
+    if names and "lock" not in names:  # it comes first, and stays
+        strange = strange or names
+    if strange:
+        raise UsageError(
+            f"--out: its work would go to {run}, which holds {strange[0]} and no options.json, so "
+            "another program made it; choose another --out or move that folder"
+        )
 
 
 def _refuse_used(run: Path) -> None:

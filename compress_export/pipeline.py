@@ -23,6 +23,7 @@ from compress_export.provenance import environment
 from compress_export.report import NetworkFigures, build_report, write_report
 from compress_export.schedule import baseline_recipe, choose_epochs
 from compress_export.sealing import seal_bundle
+from compress_export.shown import print_line
 from compress_export.table import print_report
 from compress_export.targets import (
     EstimatedFile,
@@ -375,7 +376,7 @@ def plan_job(options: JobOptions, console: Console) -> int:
     refuse_occupied(out, force=options.force, resume=options.resume, update=again)
     if again:
         checked_report(out, board)
-        console.print(f"stages:   bench, of the files in {out}", highlight=False, markup=False)
+        print_line(console, f"stages:   bench, of the files in {out}")
         return 0
     return show_plan(options, console)
 

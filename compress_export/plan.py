@@ -13,6 +13,7 @@ from compress_export.joint import precision_groups
 from compress_export.latency_target import why_not_searchable
 from compress_export.options import JobOptions
 from compress_export.schedule import Epochs
+from compress_export.shown import print_line
 from compress_export.targets import BYTES_PER_VALUE, LATENCY, MIB, EstimatedFile, choose_target
 from compress_export.task import Task
 
@@ -69,7 +70,7 @@ def print_plan(
         rungs = f", {len(groups)} times: for {', '.join(group[0] for group in groups)}"
     lines.append(f"training: about {work * seconds / 60:.1f} minutes on this machine{rungs}")
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_line(console, line)
 
 
 def _budget_lines(

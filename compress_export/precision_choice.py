@@ -212,8 +212,10 @@ def _is_of(item: Measurement, way: Job) -> bool:
 
 
 def _candidate(item: Measurement, missed: set[str], job: Job) -> Candidate:
+    from runtime_bench.verdict import drop_points
+
     if _DROP not in job.board.budgets.limits() and item.score is not None:
-        drop = 100 * (job.baseline_score - item.score)
+        drop = drop_points(job.baseline_score, item.score)
         missed = missed | ({_DROP} if drop > DEFAULT_MAX_DROP else set())
     return Candidate(
         path=item.path,

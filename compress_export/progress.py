@@ -18,6 +18,7 @@ from rich.text import Text
 
 from compress_export.pace import Batches, Pace
 from compress_export.policy_trace import PolicyTrace
+from compress_export.shown import print_line
 from compress_export.whole_files import write_whole
 from compressor.whole_files import whole_file
 from runtime_bench.memory import rss_bytes
@@ -119,7 +120,7 @@ class RunLog:
     def say(self, text: str) -> None:
         """Print one line."""
         self._said_s = self._clock()
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        print_line(self.console, text)
 
     def say_seldom(self, text: str) -> None:
         """Print one line of many alike; a log gets it only where none came for a minute."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from compress_export.reached import Reached
 from compress_export.schedule import Epochs
 from compress_export.targets import Target
 from compress_export.task import load_task
+from compress_export.user_paths import refuse_unreachable
 
 if TYPE_CHECKING:
     from compress_export.job import Job
@@ -58,7 +60,7 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     from runtime_bench import Check
 
     report = checked_report(out, board)
-    saved = JobOptions(**report["options"])
+    saved = _saved_options(report, out)
     _refuse_changes(options, saved)
     folder = stack.enter_context(OutputFolder(out, force=options.force, update=True))
     for name in _KEPT:
@@ -114,6 +116,19 @@ def read_report(out: Path) -> dict[str, Any]:
     return report
 
 
+def _saved_options(report: Mapping[str, Any], out: Path) -> JobOptions:
+    from pydantic import ValidationError
+
+    try:
+        return JobOptions(**report["options"])
+    except ValidationError as error:
+        reason = " ".join(str(error.errors()[0]["msg"]).split())
+        raise UsageError(
+            f"--stages bench: {out} was made with options that this version doesn't take "
+            f"({reason}); make it anew"
+        ) from None
+
+
 def _refuse_changes(options: JobOptions, saved: JobOptions) -> None:
     given = options.model_fields_set - _PLACE - set(_OWN)
     for name in sorted(name for name in given if getattr(options, name) != getattr(saved, name)):
@@ -132,6 +147,7 @@ def checked_report(out: Path, board: Board) -> dict[str, Any]:
         UsageError: it has no result with model files, or another board's.
     """
     path = out / "report.json"
+    refuse_unreachable("--out", path)
     if not (out / "bundle").is_dir() or not path.is_file():
         raise UsageError(
             f"--stages bench: {out} holds no bundle/ and report.json of an earlier run to measure; "

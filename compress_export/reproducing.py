@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from compress_export.errors import UsageError
 from compress_export.exit_codes import ExitCode
 from compress_export.provenance import differences
+from compress_export.shown import print_line
+from compress_export.user_paths import refuse_unreachable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,6 +53,7 @@ def reproduce(given: Path, out: Path | None, console: Console, **flags: bool) ->
     from compress_export.pipeline import run_stages
     from compress_export.run_action import note_job
 
+    refuse_unreachable("report", given / "report.json")
     path = given / "report.json" if given.is_dir() else given
     report, made_by = _read(path)
     folder = path.resolve().parent
@@ -71,7 +74,7 @@ def reproduce(given: Path, out: Path | None, console: Console, **flags: bool) ->
     if not found:
         lines.append(f"reproduced: {path} and {result.folder} are equal, times aside")
     for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_line(console, line)
     return ExitCode.BUDGET_MISSED if found else ExitCode.PASSED
 
 

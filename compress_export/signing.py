@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compress_export.errors import UsageError
+from compress_export.user_paths import refuse_unreachable
 from compressor.whole_files import whole_file
 from runtime_bench.errors import SignatureError
 from runtime_bench.signature import SIGNATURE_NAME, verify_signature
@@ -17,6 +18,7 @@ def check_private_key(key: Path) -> None:
         UsageError: no such file, no private elliptic-curve key, one with a passphrase, or the
             library is missing.
     """
+    refuse_unreachable("key", key)
     if not key.is_file():
         raise UsageError(f"{key}: no such key; make one with openssl, see docs/deploy.md")
     try:
@@ -28,6 +30,8 @@ def check_private_key(key: Path) -> None:
         ) from None
     try:
         signing.Config().use_elliptic_key_signer(private_key=key)
+    except OSError as error:
+        raise UsageError(f"{key}: the key cannot be read ({error.strerror})") from None
     except (ValueError, TypeError, AttributeError) as error:  # the last for an RSA key
         raise UsageError(
             f"{key}: not a private elliptic-curve key (P-256, P-384, P-521) in PEM form without a "

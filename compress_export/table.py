@@ -252,7 +252,7 @@ def measured_note(report: Report) -> str:
 def check_line(check: Mapping[str, Any]) -> str:
     """One budget of one file: "slim.int8.onnx file_size 2 MiB, limit 8 MiB, headroom 6 MiB".
 
-    A missed budget says by how much it was missed.
+    A value beyond its limit says by how much, also where it decides nothing.
     """
     value, limit, unit = check["value"], check["limit"], check["unit"]
     parts = [f"{check['file']} {check['budget']}".strip()]
@@ -262,7 +262,8 @@ def check_line(check: Mapping[str, Any]) -> str:
         parts[0] += f" {value:.4g} {unit}"
     parts.append(f"limit {limit:.4g} {unit}")
     if value is not None:
-        kind = "over by" if check["status"] == "fail" else "headroom"
+        # "not <=" rather than ">": no headroom beside a NaN
+        kind = "headroom" if value <= limit else "over by"
         parts.append(f"{kind} {abs(limit - value):.4g} {unit}")
     text = ", ".join(parts)
     return f"{text} ({check['note']})" if check.get("note") else text

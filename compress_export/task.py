@@ -24,6 +24,7 @@ from compress_export.data.splits import VALIDATION_SHARE, are_classes, strata
 from compress_export.judging import load_objective
 from compress_export.networks import architecture_of, load_original, load_teacher
 from compress_export.options import JobOptions
+from compress_export.user_paths import refuse_unreachable
 from compressor.errors import InputError
 from compressor.models import default_input
 
@@ -163,6 +164,8 @@ def load_task(
         compute = Compute.choose(options.device)
     except (ValueError, RuntimeError) as error:
         raise InputError(str(error).splitlines()[0]) from error
+    refuse_unreachable("--weights", options.weights)
+    refuse_unreachable("--teacher", options.teacher)
     objective = load_objective(options.loss, options.metric)
     torch.manual_seed(options.seed)
     architecture = architecture_of(options.model, options.weights)

@@ -12,6 +12,7 @@ from exporters.artifacts import Exported, SideFile, sha256_of
 from exporters.codebook_file import CodebookFile
 from exporters.errors import ExportError
 from exporters.model_card import model_card
+from exporters.profiles.select import profile_for
 
 if TYPE_CHECKING:
     from boards import Board
@@ -170,7 +171,12 @@ def limits_of(board: Board) -> dict[str, float]:
 
 
 def _addressee(board: Board) -> dict[str, Any]:
-    """What a manifest says of its board."""
+    """What a manifest says of its board.
+
+    Files of every precision run where those of integers do, so one entry a format says whether the
+    bench can time them.
+    """
+    profiles = {format: profile_for(board, format) for format in board.formats}
     return {
         "board": {
             "id": board.id,
@@ -178,6 +184,11 @@ def _addressee(board: Board) -> dict[str, Any]:
             "arch": board.cpu.arch,
             "isa": list(board.cpu.isa),
             "cores": board.cpu.cores,
+            "timed_elsewhere": {
+                format: profile.name
+                for format, profile in profiles.items()
+                if not profile.benchable
+            },
         },
         "budgets": limits_of(board),
     }

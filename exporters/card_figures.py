@@ -7,6 +7,7 @@ from pathlib import PurePath
 from typing import Any
 
 from exporters.artifacts import Exported
+from exporters.export import ACTIVATION_BITS
 
 Report = Mapping[str, Any]
 
@@ -32,8 +33,12 @@ def top1_results(
     ]
 
 
-def how_made(report: Report) -> str:
-    """Return what was done to the original network, one line each."""
+def how_made(report: Report, files: Sequence[Exported]) -> str:
+    """Return what was done to the original network, one line each.
+
+    Args:
+        files: of the bundle; ranges are taken for those with static integers alone.
+    """
     stages, options = report["stages"], report["options"]
     baseline, slim = stages.get("baseline"), stages.get("slim")
     lines = []
@@ -42,10 +47,9 @@ def how_made(report: Report) -> str:
     if slim is not None and options.get("codebook") is not None:
         lines.append(f"Layers share {options['codebook']} weights each.")
     if slim is not None and report.get("target"):
-        epochs = "channels removed for good, accuracy recovered by distillation"
         lines.append(
-            f"Pruned with the method {options['method']} ({epochs}), to {report['target']}: "
-            f"{_size_of(slim)}."
+            f"Pruned with the method {options['method']} ({_recovery(options)}), to "
+            f"{report['target']}: {_size_of(slim)}."
         )
     if training := report.get("quantization_training"):
         lines.append(f"Trained with the rounding of {training['precision']} files.")
@@ -54,10 +58,20 @@ def how_made(report: Report) -> str:
         lines += [f"For the accuracy of the {aid['precision']} files: {', '.join(kept)}."] * bool(
             kept
         )
-    lines.append(
-        f"Quantization took its ranges from {options['calibration_samples']} training images."
-    )
+    if any(file.precision in ACTIVATION_BITS for file in files):
+        # The option is a limit: a small set has fewer.
+        most = options["calibration_samples"]
+        lines.append(f"Quantization took its ranges from training images, at most {most}.")
     return "".join(f"- {line}\n" for line in lines)
+
+
+def _recovery(options: Mapping[str, Any]) -> str:
+    """What came after the channels went; epochs that were left open are some."""
+    # A search trains, too, and methods without one leave its epochs to fine-tuning.
+    if options.get("search_epochs") == options.get("finetune_epochs") == 0:
+        return "channels removed for good, without training"
+    teacher = "by training" if options.get("distill") == "none" else "by distillation"
+    return f"channels removed for good, accuracy recovered {teacher}"
 
 
 def evaluation(report: Report, files: Sequence[Exported]) -> str:

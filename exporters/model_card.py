@@ -77,7 +77,7 @@ def model_card(
         model=model,
         board=board.name,
         data="the training data" if report is None else PurePath(report["data"]).name,
-        made=NOT_MEASURED if report is None else how_made(report),
+        made=NOT_MEASURED if report is None else how_made(report, files),
         evaluation=NOT_MEASURED if report is None else evaluation(report, files),
         provenance="" if report is None else provenance(report),
         rows=rows,

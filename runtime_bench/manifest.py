@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -218,22 +218,32 @@ class CodebookRef:
 
 @dataclass(frozen=True)
 class BoardRef:
-    """What the manifest says of the board: enough to tell whether this host can speak for it."""
+    """What the manifest says of the board: enough to tell whether this host can speak for it.
+
+    Attributes:
+        timed_elsewhere: format -> profile of what computes its files, where no CPU core does.
+    """
 
     id: str
     kind: str
     arch: str
     isa: tuple[str, ...]
     cores: int | None
+    timed_elsewhere: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_json(cls, data: Any, where: str) -> BoardRef:
+        elsewhere = _optional(data, "timed_elsewhere", dict, where) or {}
         return cls(
             id=_text(data, "id", where),
             kind=_text(data, "kind", where),
             arch=_text(data, "arch", where),
             isa=_items(data, "isa", str, where),
             cores=_optional(data, "cores", int, where),
+            timed_elsewhere={
+                format: _text(elsewhere, format, f"{where}, timed_elsewhere")
+                for format in elsewhere
+            },
         )
 
 

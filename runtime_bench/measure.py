@@ -195,6 +195,7 @@ def _static(
 ) -> Measurement:
     """What is known without running the file; the size was just compared with the disk."""
     on_board = is_board(manifest.board) if board_is_host == "auto" else board_is_host
+    elsewhere = file.format in manifest.board.timed_elsewhere
     return Measurement(
         name=file.name,
         stage=file.stage,
@@ -210,7 +211,7 @@ def _static(
         measured_on="board" if on_board else "host",
         host_matches_board=host_matches(host, manifest.board),
         profile=file.profile.name if file.profile else None,
-        benchable=file.profile is None or file.profile.benchable,
+        benchable=not elsewhere and (file.profile is None or file.profile.benchable),
     )
 
 

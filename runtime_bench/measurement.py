@@ -33,7 +33,7 @@ class Measurement:
         measured_on: "board" or "host", for every figure above.
         host_matches_board: whether the machine runs the board's kernels, see `host.host_matches`.
         profile: the target whose rules the exporter checked; None for a float file.
-        benchable: the bench runs the file as that target does; False for accelerators and
+        benchable: the bench runs the file as the board does; False for accelerators and
             microcontrollers, whose latency it can't tell.
     """
 

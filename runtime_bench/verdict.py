@@ -24,6 +24,9 @@ UNITS = {
     "flash_mib": "MiB",
 }
 INTEGER_ARITHMETIC = ("int8", "int8-dynamic", "int8-int16")
+_DIGITS = 9
+SAME_POINTS = 0.5 * 10**-_DIGITS
+"""Drops this near to a limit, in percentage points, meet it."""
 MACHINE_BOUND = ("peak_rss_mib", "latency_p90_ms")
 """Budgets whose value depends on the machine; the others are the same wherever they are taken."""
 
@@ -140,7 +143,8 @@ def _check(
     note = _memory_note(item) if budget in ("activation_memory_mib", "ram_mib") else ""
     if budget in MACHINE_BOUND:
         if budget == "latency_p90_ms" and not item.benchable:
-            elsewhere = f"the bench times CPU cores, not {item.profile}; measure it there"
+            what = item.profile or "what the board computes on"
+            elsewhere = f"the bench times CPU cores, not {what}; measure it there"
             return check(value, UNVERIFIED, elsewhere)
         if item.measured_on != "board" and not item.host_matches_board:
             foreign = f"measured on a host unlike {board}; measure on the board"
@@ -189,8 +193,13 @@ def _drop(item: Measurement, baseline_top1: float | None) -> tuple[float | None,
         return None, "accuracy was not measured: no samples were given"
     if baseline_top1 is None:
         return None, "the baseline's top-1 is not known"
-    # Rounded so that 0.90 -> 0.89 is a drop of 1 point, not of 1.0000000000000009.
-    return round((baseline_top1 - score) * 100, 9), ""
+    return drop_points(baseline_top1, score), ""
+
+
+def drop_points(baseline: float, score: float) -> float:
+    """Percentage points between two fractions, rounded so that 0.90 -> 0.89 is a drop of 1 point,
+    not of 1.0000000000000009."""
+    return round((baseline - score) * 100, _DIGITS)
 
 
 def _mib(size_bytes: int | None) -> float | None:

@@ -205,8 +205,13 @@ def _answers(folder: Path) -> tuple[Parse, Errors]:
     from unittest import mock
 
     from compress_export.deploy import device, steps
+    from compress_export.deploy.answer import Expected
     from compress_export.deploy.destination import Destination
     from compress_export.deploy.errors import DeviceError
+    from runtime_bench import read_manifest
+
+    (folder / "manifest.json").write_bytes(seeds.manifests()[0])
+    expected = Expected(read_manifest(folder))
 
     class Process:
         """An ssh that has said all that it will say."""
@@ -221,7 +226,7 @@ def _answers(folder: Path) -> tuple[Parse, Errors]:
 
     def converse(path: Path) -> None:
         place = Destination.parse("a@b:/c")
-        request = steps.BenchRequest("python3", "jetson")
+        request = steps.BenchRequest("python3", expected)
         with mock.patch.object(subprocess, "Popen", lambda *a, **k: Process(path)):
             steps.unmeasured(steps.bench(device.Ssh(), place, request))
 

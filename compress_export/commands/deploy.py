@@ -119,13 +119,14 @@ def _checked_payload(bundle: Path, verify_key: Path | None) -> Payload:
 
 def _bench_request(payload: Payload | None, wanted: tuple[Any, ...] | None) -> Any:
     """Return how to measure, None where nothing is to be measured."""
+    from compress_export.deploy.answer import Expected
     from compress_export.deploy.destination import remote_path
     from compress_export.deploy.steps import BenchRequest
     from compress_export.errors import UsageError
 
     if wanted is None or payload is None:
         return None
-    from runtime_bench import ManifestError, read_manifest
+    from runtime_bench import ManifestError, SamplesError, open_samples, read_manifest
 
     python, threads, runs = wanted
     if "/" in python:
@@ -134,13 +135,15 @@ def _bench_request(payload: Payload | None, wanted: tuple[Any, ...] | None) -> A
         raise UsageError(f"--python {python!r}: not the name or path of a program")
     numbers = (("--threads", threads), ("--runs", runs))
     words = [word for name, n in numbers if n is not None for word in (name, str(n))]
-    if (payload.folder / SAMPLES).is_file():
-        words.append("--samples")
+    samples, baseline_top1 = payload.folder / SAMPLES, None
     try:
-        board = read_manifest(payload.folder).board.id
-    except ManifestError as error:
+        if samples.is_file():
+            words.append("--samples")
+            baseline_top1 = open_samples(samples).baseline_top1()
+        expected = Expected(read_manifest(payload.folder), baseline_top1)
+    except (ManifestError, SamplesError) as error:
         raise UsageError(str(error)) from None
-    return BenchRequest(python, board, tuple(words))
+    return BenchRequest(python, expected, tuple(words))
 
 
 def _ssh(config: Path | None) -> Any:
@@ -170,17 +173,18 @@ def _run(plan: Plan, destinations: Sequence[Destination], json_path: Path | None
     from compress_export.deploy.home import bring_home, outcomes_json, print_outcomes
     from compress_export.deploy.many import run_all
     from compress_export.exit_codes import worst
+    from compress_export.shown import print_line
     from compress_export.whole_files import write_whole
 
-    console = Console()
+    console = Console(emoji=False)
     outcomes = run_all(plan, destinations, console)
-    print_outcomes(outcomes, console, Console(stderr=True))
+    print_outcomes(outcomes, console, Console(stderr=True, emoji=False))
     if json_path is not None:
         text = json.dumps(outcomes_json(outcomes), indent=2) + "\n"
         write_whole(json_path, text)
     if plan.payload is not None and (report := bring_home(outcomes, plan.payload.folder)):
         from compress_export.html_report import redraw  # seconds of imports
 
-        console.print(f"figures of the devices are in {report}", markup=False, highlight=False)
-        redraw(report.parent, lambda line: console.print(line, markup=False, highlight=False))
+        print_line(console, f"figures of the devices are in {report}")
+        redraw(report.parent, lambda line: print_line(console, line))
     return int(worst(one.code for one in outcomes))

@@ -118,6 +118,6 @@ def gate(
             annotations=annotations,
             history=history,
         )
-        return int(run_gate(asked, Console()))
+        return int(run_gate(asked, Console(emoji=False)))
 
     return action

@@ -34,6 +34,6 @@ def reproduce(
 
         from compress_export.reproducing import reproduce as run_again
 
-        return run_again(report, out, Console(), force=force, resume=resume)
+        return run_again(report, out, Console(emoji=False), force=force, resume=resume)
 
     return action

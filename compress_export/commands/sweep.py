@@ -39,7 +39,8 @@ def _run(file: Path, address: str | None, out: Path | None) -> int:
 
     from compress_export.sweep.plan import read_sweep
     from compress_export.sweep.run import run_sweep
+    from compress_export.user_paths import expanded
 
     folder = Path.cwd() / (out or Path("compress-export-out") / file.stem)
-    sweep = read_sweep(file.expanduser(), folder)
-    return int(run_sweep(sweep, folder, address, Console()))
+    sweep = read_sweep(expanded(file), folder)
+    return int(run_sweep(sweep, folder, address, Console(emoji=False)))

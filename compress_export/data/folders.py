@@ -25,9 +25,18 @@ def open_folder(root: Path, seed: int) -> RawData:
     """Read the names; nothing is decoded. The parts are those of `raw.from_parts`.
 
     Raises:
-        InputError: no class folders, fewer than two classes, an empty class, or sets that differ
-            in their classes.
+        InputError: no class folders, fewer than two classes, an empty class, sets that differ in
+            their classes, or a folder that can't be read.
     """
+    try:
+        return _read_folder(root, seed)
+    except OSError as error:
+        raise InputError(
+            f"data {root}: {error.filename} cannot be read ({error.strerror})"
+        ) from error
+
+
+def _read_folder(root: Path, seed: int) -> RawData:
     parts: dict[Part, RawSet]
     if not (root / "train").is_dir():
         classes = _class_names(root)
@@ -87,9 +96,14 @@ def _read_classes(folder: Path, classes: tuple[str, ...]) -> RawSet:
 
 
 def _images_below(folder: Path) -> list[Path]:
-    """At any depth, sorted, without anything hidden."""
+    """At any depth, sorted, without anything hidden; OSError where a folder can't be read."""
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # a class that this part lacks has no images
+            raise error
+
     found: list[Path] = []
-    for here, folders, files in os.walk(folder):
+    for here, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not _hidden(name)]
         found += [
             Path(here, name)

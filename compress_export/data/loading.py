@@ -24,6 +24,8 @@ from compress_export.data.splits import (
 from compressor.errors import InputError
 
 MAX_BROKEN_SHARE = 0.01
+LEAST_TRAINING_IMAGES = 2
+"""A batch of one image has no statistics, so an epoch of one has no steps."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ def load_data(
         progress: called with the number of images decoded and the number of all.
 
     Raises:
-        InputError: no such data, an empty set or class, too many broken images.
+        InputError: no such data, an empty set or class, too few images to train on, too many
+            broken ones.
     """
     if input_size < 1:
         raise InputError(f"input size must be at least 1 pixel, got {input_size}")
@@ -117,6 +120,11 @@ def load_data(
             strata(train.labels), validation_share, seed, MAX_VALIDATION_IMAGES
         )
         train, validation = train.subset(stay), train.subset(aside)
+    if len(train) < LEAST_TRAINING_IMAGES:
+        raise InputError(
+            f"data {raw.name!r}: {len(train)} training image is left beside {len(validation)} put "
+            f"aside for validation; training takes at least {LEAST_TRAINING_IMAGES} at a time"
+        )
     return ImageData(
         name=raw.name,
         classes=raw.classes,

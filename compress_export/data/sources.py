@@ -23,6 +23,7 @@ from compress_export.data.raw import (
     refuse_unwritable,
 )
 from compress_export.data.splits import are_classes, stratified_split
+from compress_export.user_paths import expanded, refuse_unreachable
 from compressor.errors import InputError
 from compressor.user_code import first_line, is_callable_spec, load_callable
 
@@ -43,7 +44,8 @@ def open_source(spec: str, seed: int, data_root: Path | None) -> RawData:
 
     if spec == "digits":
         return open_digits()
-    path = Path(spec).expanduser()
+    path = expanded(spec)
+    refuse_unreachable("--data", path)
     if path.is_dir():
         return open_arrays(path, seed) if holds_arrays(path) else open_folder(path, seed)
     if path.is_file():

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from compress_export.data.raw import TEST_SHARE, RawData, RawSet
 from compress_export.data.splits import stratified_split
+from compress_export.user_paths import refuse_unreachable
 from compressor.errors import InputError
 from compressor.user_code import first_line
 
@@ -48,6 +49,7 @@ def open_torchvision(name: str, root: Path, seed: int) -> RawData:
     constructor = getattr(datasets, name)
     parameters = inspect.signature(constructor).parameters
     _refuse_unfillable(name, parameters)
+    refuse_unreachable("--data-root", root)
     if not root.is_dir():  # some datasets would make it
         raise _not_found(constructor, root, "there is no such folder")
     options: dict[str, Any] = {"root": str(root)}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from compress_export.deploy.many import Outcome
 from compress_export.errors import UsageError
 from compress_export.exit_codes import ExitCode
+from compress_export.shown import print_line
 from compress_export.sizes import mib
 from compress_export.whole_files import write_whole
 from runtime_bench.plain_json import read_json
@@ -37,7 +38,7 @@ def print_outcomes(outcomes: Sequence[Outcome], console: Console, errors: Consol
         for note in one.notes:
             place = console if one.code is ExitCode.PASSED else errors
             line = f"{one.destination.text}: {note}"
-            place.print(line, markup=False, highlight=False, soft_wrap=True)
+            print_line(place, line)
 
 
 def outcomes_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from compress_export.errors import UsageError
+from compress_export.user_paths import refuse_unreachable
 from runtime_bench.signature import SIGNATURE_NAME
 from runtime_bench.verify import MOST_SUMS_BYTES, sha256_of
 
@@ -87,6 +88,7 @@ def read_payload(given: Path) -> Payload:
         UsageError: no bundle, a file that is missing, altered or not listed, a name that can't be
             listed.
     """
+    refuse_unreachable("bundle", given / "manifest.json")
     folder = given / "bundle" if (given / "bundle" / "manifest.json").is_file() else given
     if not (folder / "manifest.json").is_file():
         raise UsageError(

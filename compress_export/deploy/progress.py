@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from compress_export.deploy.destination import Destination
+from compress_export.shown import print_line
 
 
 class DeviceLines:
@@ -39,9 +40,7 @@ class DeviceLines:
         """Show what a device is at."""
         self._bars.update(self._tasks[destination], description=escape(stage))
         if self._bars.disable:
-            self._console.print(
-                f"{destination.text}: {stage}", markup=False, highlight=False, soft_wrap=True
-            )
+            print_line(self._console, f"{destination.text}: {stage}")
 
     def advance(self, destination: Destination, sent_bytes: int) -> None:
         """Add to the bytes that a device was sent."""

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from compress_export.deploy.answer import Expected, read_answer
 from compress_export.deploy.destination import Destination
 from compress_export.deploy.device import Conversation, Ssh, last_line
 from compress_export.deploy.errors import DeviceError
 from compress_export.deploy.payload import Payload
-from compress_export.exit_codes import ExitCode, verdict_code
-from compress_export.shown import printable_tree
-from runtime_bench.plain_json import parse_json
+from compress_export.exit_codes import ExitCode
 
 _VERDICTS = (ExitCode.PASSED, ExitCode.BUDGET_MISSED, ExitCode.NOT_MEASURED)
 
@@ -40,12 +38,12 @@ class BenchRequest:
 
     Attributes:
         python: name or path there.
-        board: id of the board, which makes the figures say `measured_on: board`.
+        expected: the bundle; the id of its board makes the figures say `measured_on: board`.
         arguments: of bench.pyz.
     """
 
     python: str
-    board: str
+    expected: Expected
     arguments: tuple[str, ...] = ()
 
 
@@ -89,9 +87,10 @@ def bench(ssh: Ssh, destination: Destination, request: BenchRequest) -> dict[str
     """Run bench.pyz of the version that the device has; return an entry of `device_measurements`.
 
     Raises:
-        DeviceError: no Python there, files were altered, or the bench failed.
+        DeviceError: no Python there, files were altered, the bench failed, or what it wrote isn't
+            about the bundle's files.
     """
-    lines = (request.python, request.board, *request.arguments)
+    lines = (request.python, request.expected.bundle.board.id, *request.arguments)
     measured_at = datetime.now(UTC).isoformat(timespec="seconds")
     with Conversation(ssh, destination, "bench", *lines) as device:
         device.close_input()
@@ -105,21 +104,10 @@ def bench(ssh: Ssh, destination: Destination, request: BenchRequest) -> dict[str
         outcome = ExitCode.TOOL_FAILED if measurable else ExitCode.NOT_MEASURED
         raise DeviceError(f"the bench measured nothing: {last}", outcome)
     try:
-        measured = _checked(printable_tree(parse_json(figures)))
+        measured = read_answer(figures, request.expected)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise DeviceError(f"the bench wrote no figures: {last}") from None
+        raise DeviceError(f"the bench wrote no figures of this bundle: {last}") from None
     return {**measured, "device": destination.text, "measured_at": measured_at}
-
-
-def _checked(figures: Any) -> dict[str, Any]:
-    """The figures, if they are what runtime-bench writes; else one of several errors."""
-    for file in figures["measurements"]:
-        "".join((file["name"], file["note"] or "", file["runtime"] or ""))
-        format((file["latency_ms"] or {"p90": 0})["p90"], ".3g")
-    dict(figures["host"])
-    verdict_code((check["status"] for check in figures["checks"]), require_measured=False)
-    json.dumps(figures, allow_nan=False)
-    return dict(figures)
 
 
 def unmeasured(entry: dict[str, Any]) -> list[str]:

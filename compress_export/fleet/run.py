@@ -20,6 +20,7 @@ from compress_export.fleet.sharing import Sharing
 from compress_export.options import JobOptions
 from compress_export.outputs import OutputFolder, is_unfinished, refuse_occupied, run_folder
 from compress_export.run_action import note_job
+from compress_export.shown import print_line
 
 Say = Callable[[str], None]
 DEFAULT_OUT = Path("compress-export-out") / "fleet"
@@ -54,14 +55,14 @@ def compress_fleet(jobs: Sequence[JobOptions], console: Console | None = None) -
     from compress_export.html_report import redraw
     from compress_export.job import checked_task
 
-    console = console or Console()
+    console = console or Console(emoji=False)
     options = jobs[0]
     needs = _checked(jobs)
     out = options.out or DEFAULT_OUT
     note_job(options.model_copy(update={"out": out}))
 
     def say(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        print_line(console, line)
 
     with OutputFolder(out, force=options.force, resume=options.resume) as folder:
         if options.force and is_unfinished(out):  # nobody loses it over a mistake in the data
@@ -92,7 +93,7 @@ def plan_fleet(jobs: Sequence[JobOptions], console: Console) -> int:
     needs, options = _checked(jobs), jobs[0]
     refuse_occupied(options.out or DEFAULT_OUT, force=options.force, resume=options.resume)
     for number, need in enumerate(needs, start=1):
-        console.print(f"need {number} of {len(needs)}: {need.boards}", highlight=False)
+        print_line(console, f"need {number} of {len(needs)}: {need.boards}")
         show_plan(need.members[0].options, console)
     return ExitCode.PASSED
 

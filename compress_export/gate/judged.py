@@ -129,17 +129,27 @@ def _with_place(check: Check, place: Place) -> Check:
 def _as_seen_by(
     board: Board | None, report: Reported, place: Place, item: Measurement
 ) -> Measurement:
-    """A measurement with what it says for another board: a device is its own board's alone."""
-    if board is None or board.id == report.board:
+    """A measurement with what it says for another board: a device is its own board's alone, and
+    what computes the file there need not be what computes it here."""
+    if board is None:
         return item
+    from exporters.profiles.select import profile_for
     from runtime_bench import BoardRef, HostFacts, host_matches
+
+    target = profile_for(board, item.format)
+    item = dataclasses.replace(item, benchable=target.benchable)
+    if board.id == report.board:
+        return item
 
     facts = place.facts
     isa = tuple(facts.get("isa", ()))
     host = HostFacts(facts.get("arch", ""), isa, frozenset(isa), 0, "", "", "")
     wanted = BoardRef(board.id, board.kind, board.cpu.arch, board.cpu.isa, board.cpu.cores)
     return dataclasses.replace(
-        item, measured_on="host", host_matches_board=host_matches(host, wanted)
+        item,
+        measured_on="host",
+        host_matches_board=host_matches(host, wanted),
+        profile=target.name,
     )
 
 

@@ -12,6 +12,7 @@ from compress_export.entries import score_of
 from compress_export.errors import UsageError
 from compress_export.outputs import FLEET_REPORT
 from compress_export.shown import printable_tree
+from compress_export.user_paths import expanded, refuse_unreachable
 from runtime_bench.plain_json import read_json
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ def read_reports(path: Path) -> tuple[Reported, ...]:
 
 
 def _source(path: Path) -> Path:
-    path = path.expanduser()
+    path = expanded(path)
+    refuse_unreachable("report", path / "report.json")
     if not path.is_dir():
         return path
     for name in (FLEET_REPORT, "report.json"):
@@ -152,8 +154,8 @@ def _of_job(source: Path, report: Json) -> Reported:
     return Reported(
         source=source,
         board=_reader(str).validate_python(report["board"]),
-        files=tuple(_measurement(entry) for entry in shipped),
-        place=_place("host", report["environment"]["host"]),
+        files=tuple(measurement_of(entry) for entry in shipped),
+        place=place_of("host", report["environment"]["host"]),
         devices=tuple(_devices(report.get("device_measurements", ()))),
         budgets=_budgets(checks),
         baseline_score=score_of(report["stages"].get("baseline", {})),
@@ -166,7 +168,7 @@ def _of_job(source: Path, report: Json) -> Reported:
 def _of_bench(source: Path, content: Json) -> Reported:
     checks = _checks(content["checks"])
     judged = {check.file for check in checks}
-    items = tuple(_measurement(entry) for entry in content["measurements"])
+    items = tuple(measurement_of(entry) for entry in content["measurements"])
     files = tuple(item for item in items if item.name in judged) if judged else items
     folders = {Path(item.folder) for item in files}
     bundle = folders.pop() if len(folders) == 1 else None
@@ -174,7 +176,7 @@ def _of_bench(source: Path, content: Json) -> Reported:
         source=source,
         board=_reader(str).validate_python(content.get("board") or source.stem),
         files=files,
-        place=_place(content.get("device", "host"), content["host"]),
+        place=place_of(content.get("device", "host"), content["host"]),
         budgets=_budgets(checks),
         baseline_score=_baseline_score(files, checks),
         bundle=bundle if bundle is not None and bundle.is_dir() else None,
@@ -186,8 +188,8 @@ def _devices(entries: Sequence[Json]) -> Iterator[tuple[Place, tuple[Measurement
     for entry in sorted(entries, key=lambda entry: str(entry["measured_at"])):
         latest[entry["device"]] = entry
     for device, entry in latest.items():
-        items = tuple(_measurement(item) for item in entry["measurements"])
-        yield _place(device, entry["host"]), items
+        items = tuple(measurement_of(item) for item in entry["measurements"])
+        yield place_of(device, entry["host"]), items
 
 
 def _checks(entries: Sequence[Json]) -> tuple[Check, ...]:
@@ -200,7 +202,8 @@ def _checks(entries: Sequence[Json]) -> tuple[Check, ...]:
     return checks
 
 
-def _measurement(entry: Json) -> Measurement:
+def measurement_of(entry: Json) -> Measurement:
+    """Read one of a report's measurements; KeyError, TypeError or ValueError where it is none."""
     from runtime_bench import Measurement
     from runtime_bench.manifest import inside
 
@@ -213,7 +216,8 @@ def _measurement(entry: Json) -> Measurement:
     return item
 
 
-def _place(name: str, facts: Json) -> Place:
+def place_of(name: str, facts: Json) -> Place:
+    """Read where something was measured; TypeError or ValueError where that isn't said."""
     known = {key: kind for key, kind in _FACTS.items() if key in facts}
     return Place(
         _reader(str).validate_python(name),

@@ -19,6 +19,7 @@ from compress_export.errors import UsageError
 from compress_export.exit_codes import ExitCode, verdict_code, worst
 from compress_export.outputs import is_unfinished
 from compress_export.rebench import read_report
+from compress_export.shown import print_line
 from compress_export.sweep.plan import Sweep, Trial
 from compress_export.whole_files import write_whole
 
@@ -50,7 +51,7 @@ def run_sweep(sweep: Sweep, out: Path, address: str | None, console: Console) ->
         for name, code in _outcomes(ray, sweep, out):
             codes[name] = code
             line = f"{len(codes)} of {len(sweep.trials)}: {name}: {_ending(out / name, code)}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            print_line(console, line)
             _compare(out, {t.name: codes[t.name] for t in sweep.trials if t.name in codes})
     return worst(codes.values())
 

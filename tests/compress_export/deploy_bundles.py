@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import zipapp
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 FAKE_SSH = """#!/bin/sh
 # The last argument is what the device's login shell is given.
@@ -15,22 +17,27 @@ exec sh -c "$command"
 
 # Stands in for the bench: the answers of a device are chosen by the file "answer" in the bundle.
 STAND_IN = """
-import json, os, sys
+import hashlib, json, os, sys
 answer = open("answer").read().strip() if os.path.exists("answer") else "measured"
 if answer == "broken":
     sys.exit("bench: the runtime crashed")
-measured = answer == "measured"
+measured = answer != "unmeasured"
+content = open("slim.int8.onnx", "rb").read()
 file = {
-    "name": "slim.int8.onnx",
+    "name": "slim.int8.onnx", "path": "slim.int8.onnx", "stage": "slim", "format": "onnx",
+    "precision": "int8", "size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(),
+    "weight_bytes": None, "activation_bytes": None, "threads": 1, "host_matches_board": True,
     "runtime": "onnxruntime 1.0" if measured else "",
     "note": "" if measured else "no onnxruntime here",
     "latency_ms": {"p50": 1.0, "p90": 2.0, "p99": 3.0} if measured else None,
     "measured_on": "board" if os.environ["COMPRESS_EXPORT_BOARD"] == "jetson" else "host",
-    "arguments": sys.argv[1:],
 }
-status = {"measured": "pass", "unmeasured": "unverified"}[answer]
+if answer == "of another file":
+    file["sha256"] = "0" * 64
+status = {"measured": "pass", "unmeasured": "unverified"}.get(answer, "pass")
 with open(sys.argv[sys.argv.index("--json") + 1], "w") as figures:
-    content = {"host": {}, "measurements": [file], "checks": [{"status": status}],
+    host = {"arch": "aarch64", "arguments": sys.argv[1:]}
+    content = {"host": host, "measurements": [file], "checks": [{"status": status}],
                "verdict": status, "warnings": []}
     json.dump(content, figures)
 sys.exit(0 if measured else 4)
@@ -48,10 +55,24 @@ MANIFEST = {
 }
 
 
-def make_bundle(folder: Path, content: bytes = b"weights", answer: str = "measured") -> Path:
+_TENSOR = {"name": "x", "shape": [-1, 3, 8, 8], "dtype": "float32"}
+FILE = {
+    "name": "slim.int8.onnx", "path": "slim.int8.onnx", "stage": "slim", "format": "onnx",
+    "precision": "int8", "input": _TENSOR, "output": _TENSOR,
+}  # fmt: skip
+
+
+def make_bundle(
+    folder: Path,
+    content: bytes = b"weights",
+    answer: str = "measured",
+    budgets: Mapping[str, float] = MappingProxyType({}),
+) -> Path:
     """Write a bundle with its sums; returns `folder`."""
     (folder / "more").mkdir(parents=True)
-    (folder / "manifest.json").write_text(json.dumps(MANIFEST))
+    entry = FILE | {"size_bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    manifest = {**MANIFEST, "budgets": dict(budgets), "files": [entry]}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
     (folder / "slim.int8.onnx").write_bytes(content)
     (folder / "-odd näme 'x'.txt").write_text("a name that shells trip over")
     (folder / "more" / "empty.txt").touch()

@@ -206,6 +206,22 @@ def test_strict_allows_none(tmp_path: Path) -> None:
     assert "--strict" in mistake(tmp_path, strict=True)
 
 
+def test_two_images_without_classes_leave_none_to_train_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them is put aside for validation, and a batch of one is left out."""
+    (tmp_path / "tiny_sets.py").write_text(
+        "import numpy as np\n"
+        "def part(n): return np.zeros((n, 8, 8, 3), np.uint8), np.linspace(0, 1, n)\n"
+        "def two(): return part(2), part(1), ('mean',)\n"
+        "def three(): return part(3), part(1), ('mean',)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InputError, match="1 training image is left beside 1 put aside"):
+        load("tiny_sets:two")
+    assert len(load("tiny_sets:three").train) == 2
+
+
 def test_mistakes_with_folders(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "no class folders" in mistake(tmp_path / "empty")

@@ -19,6 +19,7 @@ from compress_export.deploy.destination import Destination
 from compress_export.deploy.device import Ssh
 from compress_export.deploy.payload import read_payload
 from compress_export.errors import UsageError
+from compress_export.gate.reported import read_reports
 
 
 @pytest.fixture
@@ -301,10 +302,43 @@ def test_bench_brings_figures_home(device, bundles, tmp_path):
     assert (first["device"], second["device"]) == (f"a:{device}/1", f"b:{device}/2")
     (file,) = first["measurements"]
     assert file["measured_on"] == "board" and file["latency_ms"]["p90"] == 2.0
-    assert file["arguments"][-4:] == ["--threads", "2", "--runs", "7"]
+    assert first["host"]["arguments"][-4:] == ["--threads", "2", "--runs", "7"]
     written = json.loads((tmp_path / "out.json").read_text())
     assert [one["code"] for one in written["devices"]] == [0, 0]
     assert written["devices"][0]["measured"] == first
+
+
+def test_the_verdict_on_a_device_is_reached_here(device, tmp_path):
+    """The stand-in says "pass" of no budget at all."""
+    for limit, code in ((2.5, 0), (1.5, 1)):
+        budgets = {"latency_p90_ms": limit, "accuracy_drop_points": 1.0}
+        bundle = make_bundle(tmp_path / str(limit) / "bundle", budgets=budgets)
+        report = bundle.parent / "report.json"
+        report.write_text(
+            json.dumps(
+                {"board": "jetson", "artifacts": [], "checks": [], "stages": {},
+                 "environment": {"host": {}}}
+            )
+        )  # fmt: skip
+        assert _deploy(bundle, "--bench", f"board:{device}/m") == code
+        (entry,) = json.loads(report.read_text())["device_measurements"]
+        assert [(check["budget"], check["status"]) for check in entry["checks"]] == [
+            ("latency_p90_ms", "pass" if code == 0 else "fail"),
+            ("accuracy_drop_points", "unverified"),
+        ]
+        (read,) = read_reports(report)  # as the gate does
+        assert read.devices[0][0].name == f"board:{device}/m"
+        worst = code or 4
+        assert _deploy(bundle, "--bench", "--require-measured", f"board:{device}/m") == worst
+
+
+def test_figures_of_other_files_are_none(device, tmp_path, capsys):
+    bundle = make_bundle(tmp_path / "v" / "bundle", answer="of another file")
+    report = bundle.parent / "report.json"
+    report.write_text("{}")
+    assert _deploy(bundle, "--bench", f"board:{device}/m") == 3
+    assert "the bench wrote no figures of this bundle" in capsys.readouterr().err
+    assert report.read_text() == "{}"
 
 
 @pytest.mark.parametrize(("answer", "code"), [("unmeasured", 4), ("broken", 3)])

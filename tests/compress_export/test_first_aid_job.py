@@ -13,6 +13,8 @@ from PIL import Image
 from tiny_jobs import NETWORK, QUICK, Ended, run_here
 
 from compress_export.errors import UsageError
+from compress_export.first_aid import _least
+from compress_export.first_aid_figures import FirstAid
 from compress_export.job_file import resolve_options
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +56,17 @@ def float_layers(ended: Ended) -> list[str]:
     """Those of the file in the bundle, as it was read back."""
     (file,) = json.loads((ended.out / "bundle" / "manifest.json").read_text())["files"]
     return list(file["float_layers"])
+
+
+def test_a_drop_of_exactly_the_budget_needs_no_layers_in_float() -> None:
+    """Of 300 images, some counts less 3 are below the share less 0.01 in floating point."""
+    below = 0
+    for right in range(150, 300):
+        wanted, score = right / 300 - 0.01, (right - 3) / 300
+        least = _least(FirstAid("int8", "onnx", 0.9, 0.5, 1.0, wanted, ()))
+        assert score >= least > score - 1e-9
+        below += score < wanted
+    assert below > 0
 
 
 def test_equalization_saves_a_network_of_unequal_channels(equalized: Ended) -> None:

@@ -142,6 +142,7 @@ def test_a_mistake_in_the_data_costs_no_unfinished_fleet(
     kept = tmp_path / "out.run" / "jobs" / "roomy.run" / "baseline.pt"
     kept.parent.mkdir(parents=True)
     kept.touch()
+    (tmp_path / "out.run" / "options.json").write_text("{}")
     refused = run_here(tmp_path / "out", *arguments(boards, trained, "--force", "--data", "digit"))
     assert refused.code == 2
     assert "did you mean digits?" in refused.complained

@@ -65,6 +65,20 @@ def test_a_run_that_misses_one_budget(tmp_path: Path, capsys: Output, budget: st
     assert f"{ONNX} {budget} {2 * limit:g} {unit}, limit {limit:g} {unit}, over by" in line
 
 
+def test_an_accelerators_latency_is_not_that_of_another_boards_cores(
+    tmp_path: Path, capsys: Output
+) -> None:
+    host = {**HOST, "arch": "aarch64", "isa": ["neon", "fp16", "dotprod"]}
+    files = [artifact(ONNX, profile="arm-dotprod"), artifact(TFLITE), artifact("slim.float32.onnx")]
+    write(tmp_path, job_report(*files, board="rpi5", environment={"host": host}))
+    limits = tmp_path / "limits.yaml"
+    limits.write_text("limits: {latency: 5ms}")
+    assert gate(tmp_path, "--board", "jetson", "--limits", limits) == 0
+    lines = [row for row in capsys.readouterr().out.splitlines() if "latency_p90_ms" in row]
+    assert [line.split()[0] for line in lines] == ["unverified", "pass", "unverified"]
+    assert lines[0].endswith("(the bench times CPU cores, not tensorrt; measure it there)")
+
+
 def test_an_equal_figure_passes_and_nan_does_not(tmp_path: Path) -> None:
     write(tmp_path, job_report(artifact(size_bytes=2 * MIB)))
     assert gate(tmp_path) == 0

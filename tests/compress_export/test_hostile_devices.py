@@ -5,17 +5,36 @@ from __future__ import annotations
 import io
 import json
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
-from gate_reports import bench_report
+from gate_reports import ONNX, artifact, bench_report
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress_export.deploy import device
+from compress_export.deploy.answer import Expected
 from compress_export.deploy.destination import Destination
 from compress_export.deploy.errors import DeviceError
 from compress_export.deploy.steps import BenchRequest, bench, unmeasured
+from runtime_bench.manifest import BoardRef, Manifest, ModelFile, Preprocessing, TensorSpec
+
+TENSOR = TensorSpec("x", (-1, 3, 8, 8), "NCHW", "float32", None, None)
+FILE = ModelFile(
+    ONNX, "slim", ONNX, (), "onnx", "int8", 1, f"sha of {ONNX}", TENSOR, TENSOR, None, None
+)
+BUNDLE = Manifest(
+    Path("bundle"),
+    BoardRef("jetson", "linux", "aarch64", (), 4),
+    {"latency_p90_ms": 5.0},
+    "tiny",
+    ("a", "b"),
+    (3, 8, 8),
+    Preprocessing((0.5,), (0.5,), 1.0, "RGB"),
+    (FILE,),
+)
+REQUEST = BenchRequest("python3", Expected(BUNDLE))
 
 
 class Said:
@@ -36,9 +55,7 @@ def answer(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def measured(content: bytes) -> dict[str, Any]:
         monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: Said(content))
-        return bench(
-            device.Ssh(), Destination.parse("me@board:/m"), BenchRequest("python3", "jetson")
-        )
+        return bench(device.Ssh(), Destination.parse("me@board:/m"), REQUEST)
 
     return measured
 
@@ -57,6 +74,17 @@ def test_a_device_does_not_speak_for_another(answer: Any) -> None:
     assert unmeasured(entry) == []
 
 
+def test_a_device_does_not_judge_itself(answer: Any) -> None:
+    slow = {"p50": 1.0, "p90": 9.0, "p99": 9.0}
+    for checks in ([], [{"status": "pass"}]):
+        (item,) = bench_report(artifact(latency_ms=slow))["measurements"]
+        entry = answer(figures(measurements=[item], checks=checks, verdict="pass"))
+        assert [check["status"] for check in entry["checks"]] == [entry["verdict"]] == ["fail"]
+
+
+MEASURED = bench_report()["measurements"][0]
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [
@@ -67,9 +95,14 @@ def test_a_device_does_not_speak_for_another(answer: Any) -> None:
         (b"compress-export: ended 0\n" + b"[" * 100_000, "wrote no figures"),
         (figures(measurements=[{}]), "wrote no figures"),
         (figures(measurements=5), "wrote no figures"),
-        (figures(checks=[{"status": "fine"}]), "wrote no figures"),
+        (figures(measurements=[]), "wrote no figures"),
+        (figures(measurements=[MEASURED, MEASURED]), "wrote no figures"),
+        (figures(measurements=[{**MEASURED, "sha256": "another"}]), "wrote no figures"),
+        (figures(measurements=[{**MEASURED, "latency_ms": {"p50": 1}}]), "wrote no figures"),
+        (figures(measurements=[{**MEASURED, "latency_ms": {"p90": 1e400}}]), "wrote no figures"),
+        (figures(measurements=[{**MEASURED, "peak_rss_bytes": "much"}]), "wrote no figures"),
+        (figures(host={"cores": "four"}), "wrote no figures"),
         (figures(host=None), "wrote no figures"),
-        (figures(warnings=[float("inf")]), "wrote no figures"),
         (b"compress-export: error \x1b[2J\x07 x\n", r"\?\[2J\? x"),
     ],
 )
@@ -86,4 +119,4 @@ def test_any_bytes_are_an_answer_or_a_device_error(content: bytes, prefixed: boo
         said = b"compress-export: " + content if prefixed else content
         patch.setattr(subprocess, "Popen", lambda *a, **k: Said(said))
         with pytest.raises(DeviceError):
-            bench(device.Ssh(), Destination.parse("b:/m"), BenchRequest("python3", "jetson"))
+            bench(device.Ssh(), Destination.parse("b:/m"), REQUEST)

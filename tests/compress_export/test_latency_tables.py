@@ -85,6 +85,13 @@ def test_nothing_is_measured_twice(machine, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.tmp"))
 
 
+def test_a_precision_without_a_step_of_its_own_takes_the_boards(machine, tmp_path: Path) -> None:
+    board = BOARD.model_copy(update={"precisions": ("int8",), "channel_steps": {"int8": 4}})
+    arguments = {"precision": "float32", "threads": 1, "say": lambda line: None}
+    tables = latency_tables(GRAPH, board, ("onnx",), **arguments, cache_folder=tmp_path)
+    assert [table.channel_step for table in tables] == [4]
+
+
 def test_a_broken_cache_is_measured_anew(machine, tmp_path: Path) -> None:
     tables_in(tmp_path)
     count = len(machine)

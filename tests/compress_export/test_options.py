@@ -1,5 +1,6 @@
 """JobOptions, sizes with units, and the merge of command line and job file."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,25 @@ def test_a_teacher_with_nothing_to_teach_is_refused() -> None:
         resolve_options({"board": "jetson", "teacher": "t.pt", "distill": "none"})
     options = resolve_options({"board": "jetson", "teacher": "~/t.pt", "teacher_model": "vgg16"})
     assert (options.teacher, options.teacher_model) == (Path.home() / "t.pt", "vgg16")
+
+
+@pytest.mark.parametrize(
+    ("wish", "says"),
+    [
+        ({"target_macs": 0.05}, "--target-macs 0.05: --stages quantize,bench prunes nothing"),
+        ({"method": "taylor"}, "--method taylor: --stages quantize,bench"),
+        ({"method": "paper", "penalty": 2}, "--penalty 2.0: --stages quantize,bench"),
+        ({"method": "l1", "rounds": 2}, "--rounds 2: --stages quantize,bench"),
+    ],
+)
+def test_what_only_pruning_can_do_is_refused_without_it(wish: dict[str, object], says: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(says)):
+        resolve_options({"board": "jetson", "stages": "quantize,bench", **wish})
+    for stages in ("prune", "bench"):  # a bench alone compares with what made the files
+        resolve_options({"board": "jetson", "stages": stages, **wish})
+    budgets = {"target_size": "1MiB", "target_latency": "5ms", "max_drop": 2.0}
+    epochs = {"search_epochs": 1, "finetune_epochs": 1, "method": "decore", "rounds": 1}
+    resolve_options({"board": "jetson", "stages": "quantize,bench", **budgets, **epochs})
 
 
 def test_all_mistakes_come_in_one_message() -> None:

@@ -1,5 +1,6 @@
 """The output folder: whole or not at all, and never somebody else's."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,7 @@ from compress_export.outputs import OutputFolder, default_out, is_unfinished, ru
 
 def finish(out: Path, text: str, *, force: bool = False) -> None:
     with OutputFolder(out, force=force) as output:
+        output.claim_job({"seed": 0})
         (output.run / "search.csv").write_text("epoch\n1\n")
         (output.staged / "report.json").write_text(text)
         output.publish()
@@ -21,6 +23,7 @@ def finish(out: Path, text: str, *, force: bool = False) -> None:
 
 def leave_unfinished(out: Path) -> None:
     with OutputFolder(out) as output:
+        output.claim_job({"seed": 0})
         (output.run / "checkpoints").mkdir()
         (output.run / "checkpoints" / "1.safetensors").write_bytes(b"weights")
 
@@ -127,6 +130,82 @@ def test_force_does_not_replace_what_is_not_ours(tmp_path: Path) -> None:
     assert not (tmp_path / "home.run").exists()
 
 
+@pytest.mark.parametrize("options", [{}, {"force": True}, {"update": True}, {"resume": True}])
+def test_a_run_folder_that_is_not_ours_is_left_alone(
+    tmp_path: Path, options: dict[str, bool]
+) -> None:
+    theirs = {"thesis.txt": "years", "lock": "ours", "staged/plan": "theirs", "zz.part": "x"}
+    for name, text in theirs.items():
+        path = tmp_path / "out.run" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    with pytest.raises(UsageError, match=r"out\.run, which holds thesis\.txt.*another") as caught:
+        OutputFolder(tmp_path / "out", **options)
+    assert "--force" not in str(caught.value)
+    for name, text in theirs.items():
+        assert (tmp_path / "out.run" / name).read_text() == text
+
+
+@pytest.mark.parametrize("name", ["film.part", "film.77.part", "staged/plan", "finished"])
+def test_names_like_ours_make_no_run_folder(tmp_path: Path, name: str) -> None:
+    theirs = tmp_path / "out.run" / name
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("theirs")
+    with pytest.raises(UsageError, match="another program made it"):
+        OutputFolder(tmp_path / "out", force=True)
+    assert theirs.read_text() == "theirs"
+
+
+@pytest.mark.parametrize("left", [[], ["lock"], ["lock", "options.json.77.part", "staged/x"]])
+def test_a_run_folder_of_a_run_killed_at_its_start_is_ours(tmp_path: Path, left: list[str]) -> None:
+    (tmp_path / "out.run").mkdir()
+    for name in left:
+        (tmp_path / "out.run" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "out.run" / name).write_text("")
+    finish(tmp_path / "out", "first")
+    assert (tmp_path / "out" / "report.json").read_text() == "first"
+
+
+def test_a_mount_point_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "volume").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == tmp_path / "volume")
+    for force in (False, True):
+        with pytest.raises(UsageError, match="mount point.*name a folder in it"):
+            OutputFolder(tmp_path / "volume", force=force)
+    assert [path.name for path in tmp_path.iterdir()] == ["volume"]
+    finish(tmp_path / "volume" / "out", "first")
+
+
+@pytest.mark.parametrize("stuck", ["out", "staged"])
+def test_a_result_that_cannot_be_renamed_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stuck: str
+) -> None:
+    """As a mount point that nobody could tell from a folder."""
+    out, rename = tmp_path / "out", Path.rename
+    finish(out, "first")
+
+    def busy(path: Path, target: Path) -> Path:
+        if path.name == stuck and target.name in ("replaced", "out"):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", busy)
+    with pytest.raises(UsageError, match=r"resource busy.*whole in .*out\.run/unpublished"):
+        finish(out, "second", force=True)
+    assert (out / "report.json").read_text() == "first"
+    unpublished = tmp_path / "out.run" / "unpublished"
+    assert (unpublished / "report.json").read_text() == "second"
+    monkeypatch.undo()
+    assert is_unfinished(out)  # so no repeated command loses it
+    with OutputFolder(out, force=True, resume=True) as output:
+        assert (unpublished / "report.json").read_text() == "second"
+        (output.staged / "report.json").write_text("third")
+        output.publish()
+    assert not unpublished.exists()
+
+
 def test_an_empty_folder_may_be_used(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     finish(tmp_path / "out", "first")
@@ -160,6 +239,7 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
 
 def test_a_second_process_is_refused(tmp_path: Path) -> None:
     with OutputFolder(tmp_path / "out") as output:
+        output.claim_job({"seed": 0})
         (output.run / "checkpoint").write_text("1")
         for resume in (False, True):  # not what lies there, which may change at any moment
             with pytest.raises(UsageError, match=rf"another process \({os.getpid()}\)"):
@@ -170,6 +250,7 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
 
 def _work_until_killed(out: Path, ready: Any) -> None:
     output = OutputFolder(out)
+    output.claim_job({"seed": 0})
     (output.run / "checkpoint").write_text("1")
     ready.set()
     signal.pause()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -14,8 +17,11 @@ from tiny_jobs import NETWORK, QUICK, Ended, run_here
 from boards import load_board
 from boards.parts import FILE_PRECISIONS
 from compress_export.errors import UsageError
+from compress_export.exporting import chosen_precisions
 from compress_export.job_file import resolve_options
-from compress_export.precision_choice import Candidate, choose, possible
+from compress_export.options import JobOptions
+from compress_export.precision_choice import Candidate, _candidate, choose, possible
+from runtime_bench import Measurement
 
 ROOT = Path(__file__).parents[2]
 Job = Callable[..., Ended]
@@ -59,6 +65,35 @@ def test_foreign_latencies_decide_nothing() -> None:
     assert choose([*others, inaccurate], "int8").precision == "int4-weights"  # the smallest left
 
 
+@pytest.mark.parametrize(
+    ("board", "shipped"),
+    [("stm32f746", "float32"), ("stm32f746", "float16"), ("esp32s3", "float16")],
+)
+def test_a_float_precision_that_the_board_lacks_is_for_comparison_only(
+    board: str, shipped: str
+) -> None:
+    found = load_board(board)
+    own = found.target_precision
+    with pytest.raises(
+        UsageError, match=rf"{shipped}: the first one goes .*{board} is for .*{own}"
+    ):
+        chosen_precisions(JobOptions(board=board, precision=f"{shipped},{own}"), found, ["tflite"])
+    options = JobOptions(board=board, precision=f"{own},{shipped}")
+    assert chosen_precisions(options, found, ["tflite"]) == (own, shipped)
+
+
+def test_precisions_that_the_board_has_may_go_to_it() -> None:
+    for board, format, precision in (
+        ("coral", "tflite", "float32"),
+        ("jetson-nano", "onnx", "float16"),
+        ("rpi5", "tflite", "float16"),
+        ("x86-64", "onnx", "int8-dynamic"),
+        ("jetson-nano", "onnx", "int8-weights"),
+    ):
+        options = JobOptions(board=board, precision=precision)
+        assert chosen_precisions(options, load_board(board), [format]) == (precision,)
+
+
 def test_boards_have_what_their_runtimes_can_run() -> None:
     assert set(possible(load_board("x86-64"), "tflite")) == set(FILE_PRECISIONS) - {"float16"}
     assert possible(load_board("stm32f746"), "tflite") == ["int8"]
@@ -67,6 +102,18 @@ def test_boards_have_what_their_runtimes_can_run() -> None:
         board = load_board(name)
         for format in board.formats:
             assert possible(board, format)[0] == board.target_precision
+
+
+def test_a_drop_of_exactly_one_point_is_within_it() -> None:
+    """0.90 - 0.89 is more than 0.01 in floating point."""
+    board = SimpleNamespace(budgets=SimpleNamespace(limits=lambda: {}))
+    job: Any = SimpleNamespace(board=board, baseline_score=0.90, branch="")
+    item = Measurement(
+        "slim.int8.onnx", "slim", "bundle", "slim.int8.onnx", "onnx", "int8", 1, "aa", None, None,
+        1, "host", host_matches_board=True, score=0.89,
+    )  # fmt: skip
+    assert _candidate(item, set(), job).missed == ()
+    assert _candidate(replace(item, score=0.8899), set(), job).missed == ("accuracy_drop_points",)
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,12 @@ def test_a_log_file_gets_one_line_per_epoch(tmp_path: Path) -> None:
     assert shown.getvalue() == "search epoch 1  loss 1.0000  kept_share 0.2500\n"
 
 
+def test_lines_are_shown_as_they_are() -> None:
+    shown = io.StringIO()
+    RunLog(None, Console(file=shown)).say("data: mine:cat:images, [red]not markup")
+    assert shown.getvalue() == "data: mine:cat:images, [red]not markup\n"
+
+
 def test_a_terminal_gets_a_bar(tmp_path: Path) -> None:
     shown = io.StringIO()
     with RunLog(tmp_path, Console(file=shown, force_terminal=True)) as log:

@@ -142,6 +142,8 @@ def test_a_missed_budget_says_by_how_much() -> None:
         "slim.int8.onnx latency_p90_ms not measured, limit 5 ms (not measured on the board)"
     )
     assert "headroom 0.9 MiB" in check_line({**failed, "limit": 1.025, "status": "pass"})
+    elsewhere = check_line({**failed, "status": "unverified"})
+    assert "over by 0.025 MiB" in elsewhere and "headroom" not in elsewhere
 
 
 def test_the_terminal_shows_the_same_and_fits_in_80_columns() -> None:

@@ -155,6 +155,27 @@ TEACHERS: dict[str, tuple[Callable[[Path], list[str | Path]], tuple[str, ...]]] 
         lambda folder: ["--teacher", folder / "t.pt", "--distill", "none"],
         ("--distill none",),
     ),
+    "no such file, beside a codebook": (
+        lambda folder: [
+            *("--stages", "quantize", "--codebook", "8", "--teacher", folder / "none.pt"),
+        ],
+        ("none.pt", "no such file"),
+    ),
+    "no weights, for rounding": (
+        lambda folder: ["--stages", "quantize", "--qat-epochs", "1", "--teacher", "/etc/hostname"],
+        ("/etc/hostname", "weights"),
+    ),
+    "no stage that it teaches in": (
+        lambda folder: ["--stages", "quantize,bench", "--teacher", folder / "none.pt"],
+        ("none.pt", "trains nothing that it could teach", "add prune"),
+    ),
+    "a codebook that isn't trained": (
+        lambda folder: [
+            *("--stages", "quantize", "--codebook", "8", "--codebook-epochs", "0"),
+            *("--teacher", folder / "none.pt"),
+        ],
+        ("none.pt", "trains nothing"),
+    ),
     "a name without weights": (
         lambda folder: ["--teacher-model", "resnet20"],
         ("--teacher-model resnet20", "give --teacher FILE"),

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
-from tiny_jobs import NETWORK, run_here
+from tiny_jobs import NETWORK, run_here, run_line
 
+from compress_export.data.sources import open_source
+from compress_export.errors import UsageError
+from compress_export.user_paths import refuse_unreachable
+from compressor.errors import InputError
 from compressor.models import build_model
 
 ROOT = Path(__file__).parents[2]
@@ -186,6 +194,84 @@ def test_other_mistakes(tmp_path: Path, words: str, says: str) -> None:
     assert ended.complained.count("\n") == 1
     assert says in ended.complained
     assert list(tmp_path.iterdir()) == []
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (f"--out {LONG}", "File name too long"),
+        (f"--out {'x' * 253}", "File name too long"),  # with the .run of its run folder
+        (f"--stages bench --out {LONG}", "File name too long"),
+        (f"--weights {LONG}", "--weights"),
+        (f"--teacher {LONG}", "--teacher"),
+        (f"--data {LONG}/images", "--data"),
+        (f"--data cifar10 --data-root {LONG}", "--data-root"),
+        (f"--sign-key {LONG}", "key"),
+        (f"--board {LONG}", "board"),
+        ("--out=~nosuchuser/x", "--out ~nosuchuser/x: ~nosuchuser/x: there is no such user here"),
+        ("--weights ~nosuchuser/x.pt", "no such user"),
+        ("--data ~nosuchuser/x", "no such user"),
+        ("--config ~nosuchuser/x", "no such user"),
+        ("--board ~nosuchuser/x", "no such user"),
+    ],
+)
+def test_paths_that_cannot_be_looked_at(tmp_path: Path, words: str, says: str) -> None:
+    out = [] if "--out" in words else ["--out", tmp_path / "out"]
+    board = [] if "--board" in words else ["--board", "jetson"]
+    start = [] if "--data" in words else NETWORK
+    ended = run_line(tmp_path / "out", *start, *board, *out, *words.split())
+    assert ended.code == 2, ended.complained
+    assert ended.complained.count("\n") == 1
+    assert says in ended.complained
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["gate", "reproduce", "deploy"])
+def test_results_that_cannot_be_looked_at(tmp_path: Path, command: str) -> None:
+    where = [tmp_path / LONG, *(["me@board:/m"] if command == "deploy" else [])]
+    ended = run_line(tmp_path, command, *where)
+    assert ended.code == 2, ended.complained
+    assert ended.complained.count("\n") == 1
+    assert "File name too long" in ended.complained
+
+
+def test_a_class_folder_that_cannot_be_read_is_not_called_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = picture_folder(tmp_path / "images", 4)
+    scan = os.scandir
+
+    def guarded(path: str) -> Any:
+        if Path(path).name == "dog":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)  # root may read all
+    with pytest.raises(InputError, match=r"images/dog cannot be read \(Permission denied\)"):
+        open_source(str(images), 0, None)
+
+
+def test_a_place_of_another_user_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, **_: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refused)
+    with pytest.raises(UsageError, match=r"--weights /root/w\.pt: .*\(Permission denied\)"):
+        refuse_unreachable("--weights", Path("/root/w.pt"))
+
+
+def test_a_folder_made_with_options_that_are_refused_now(tmp_path: Path) -> None:
+    (tmp_path / "out" / "bundle").mkdir(parents=True)
+    options = {"board": "jetson", "stages": ["quantize"], "target_macs": 0.5}
+    report = {"board": "jetson", "options": options}
+    (tmp_path / "out" / "report.json").write_text(json.dumps(report))
+    ended = run_here(tmp_path / "out", "--board", "jetson", "--stages", "bench")
+    assert ended.code == 2, ended.complained
+    assert "options that this version doesn't take" in ended.complained
+    assert ended.complained.count("\n") == 1
 
 
 def test_a_saved_network_with_other_classes(tmp_path: Path) -> None:

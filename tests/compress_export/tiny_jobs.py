@@ -49,9 +49,14 @@ class Ended:
 
 def run_here(out: Path, *arguments: str | Path) -> Ended:
     """Run the command line in this process."""
+    return run_line(out, *arguments, "--out", out)
+
+
+def run_line(out: Path, *arguments: str | Path) -> Ended:
+    """The same with nothing added: `out` is only where the result is looked for."""
     said, complained = io.StringIO(), io.StringIO()
     with redirect_stdout(said), redirect_stderr(complained):
-        code = main([*map(str, arguments), "--out", str(out)])
+        code = main([*map(str, arguments)])
     return Ended(code, out, said.getvalue(), complained.getvalue())
 
 

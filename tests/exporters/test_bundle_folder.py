@@ -15,6 +15,7 @@ from PIL import Image
 from boards import load_board
 from exporters import ExportError, write_bundle, write_manifest
 from exporters.bundle import read_manifest_files
+from runtime_bench import describe_folders
 
 CLASSES = ["stripes", "columns", "checks", "plain"]
 
@@ -66,6 +67,31 @@ def test_manifest_refuses_a_changed_or_missing_file(bundle, pc_folder):
     path.unlink()
     with pytest.raises(ExportError, match="slim.int8.onnx is missing"):
         write_manifest(bundle, pc_folder.files, **_about(pc_folder))
+
+
+@pytest.mark.parametrize(
+    ("board", "elsewhere"),
+    [
+        ("x86-64", {}),
+        ("jetson", {"onnx": "tensorrt"}),
+        ("coral", {"tflite": "edge-tpu"}),
+        ("stm32f746", {"tflite": "tflite-micro"}),
+    ],
+)
+def test_no_precision_has_a_cpu_latency_where_an_accelerator_computes(
+    pc_folder, tmp_path, board, elsewhere
+):
+    """Whatever was checked of a file: float files run on TensorRT, too."""
+    files = [pc_folder.file("slim.float32.onnx"), pc_folder.file("slim.float32.tflite")]
+    for file in files:
+        shutil.copy(pc_folder.path / file.path, tmp_path)
+    write_manifest(tmp_path, files, **_about(pc_folder) | {"board": load_board(board)})
+    assert (
+        json.loads((tmp_path / "manifest.json").read_text())["board"]["timed_elsewhere"]
+        == elsewhere
+    )
+    found = {item.format: item.benchable for item in describe_folders([tmp_path])}
+    assert found == {format: format not in elsewhere for format in ("onnx", "tflite")}
 
 
 def test_readme_has_the_boards_command(jetson_folder, tmp_path):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from boards import load_board
 from exporters.artifacts import Exported, TensorSpec
+from exporters.card_figures import how_made
 from exporters.codebook_file import CodebookFile
 from exporters.model_card import complete_card, model_card
 
@@ -79,6 +81,29 @@ def test_sections_hold_the_figures_and_no_path_of_this_machine() -> None:
     assert "40.55M" in text and "20M" in text and "half of the MACs" in text
     assert "seed 3" in text and "torch 2.14.0" in text and "onnxsim" not in text
     assert "secret" not in text and "slim.float32" not in text and "{" not in text
+
+
+@pytest.mark.parametrize(
+    ("options", "recovered"),
+    [
+        ({}, "accuracy recovered by distillation"),
+        ({"distill": "logits", "finetune_epochs": 3}, "accuracy recovered by distillation"),
+        ({"distill": "none"}, "accuracy recovered by training"),
+        ({"search_epochs": 2, "finetune_epochs": 0}, "accuracy recovered by distillation"),
+        ({"search_epochs": 0, "finetune_epochs": 0}, "without training"),
+    ],
+)
+def test_the_card_tells_what_was_done_and_no_more(
+    options: dict[str, object], recovered: str
+) -> None:
+    known = report()
+    known["options"] = {"method": "decore", "calibration_samples": 512, **options}
+    text = how_made(known, FILES)
+    assert f"channels removed for good, {recovered})" in text
+    assert "ranges from training images, at most 512." in text
+    for precision, ranged in (("int8-int16", True), ("float16", False), ("int4-weights", False)):
+        found = how_made(known, [replace(FILES[0], precision=precision)])
+        assert ("ranges" in found) == ranged
 
 
 def test_public_data_is_linked() -> None:
