@@ -244,6 +244,6 @@ def checked_task(
         raise InputError(f"--model {task.architecture}: {error}") from error
     if graph.class_count == 0:
         raise InputError(f"--model {task.architecture}: none of its channels can be pruned")
-    if "prune" in options.stages and CATALOGUE[options.method].by_norms:
+    if CATALOGUE[options.method].by_norms:
         norm_scales(task.model, graph)  # raises where there are none
     return task
