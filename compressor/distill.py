@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from compressor.errors import InputError
 from compressor.losses import attention_losses
@@ -40,9 +41,9 @@ def stage_ends(model: nn.Module, x: Tensor) -> dict[Plane, str]:
 
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: object, output: object) -> None:
-            if not isinstance(output, Tensor) or output.dim() != 4:
-                return
             plane = _plane(output)
+            if plane is None:
+                return
             known = found.get(plane)
             nearer = known is None or name.count(".") <= known.count(".")
             if max(plane) > 1 and nearer:
@@ -50,7 +51,7 @@ def stage_ends(model: nn.Module, x: Tensor) -> dict[Plane, str]:
 
         return hook
 
-    handles = [m.register_forward_hook(note(n)) for n, m in model.named_modules() if n]
+    handles = [m.register_forward_hook(note(n)) for n, m in _layers(model)]
     with eval_mode(model), torch.no_grad():
         model(x.to(next(model.parameters()).device))
     for handle in handles:
@@ -116,15 +117,36 @@ class FeaturePairs:
         return attention_losses(pairs)
 
     def _catch(self, side: int, plane: Plane) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
-            if _plane(output) == plane:  # one module may serve several sizes, such as a ReLU
+        def hook(module: nn.Module, inputs: object, output: Any) -> None:
+            # One module may serve several sizes, and vectors as well, such as a ReLU.
+            if _plane(output) == plane:
                 self._caught[side, plane] = output
 
         return hook
 
 
-def _plane(features: Tensor) -> Plane:
-    return (features.shape[-2], features.shape[-1])
+def _plane(output: object) -> Plane | None:
+    """Return the size of feature maps (N, C, H, W), None for anything else.
+
+    By attributes alone: where operations are counted (`quantization.calls`), a question must not be
+    one of them.
+    """
+    if not isinstance(output, Tensor) or len(output.shape) != 4:
+        return None
+    return (output.shape[-2], output.shape[-1])
+
+
+def _layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules below the root that compute from images, not from weights."""
+    makers = {
+        id(part)
+        for module in model.modules()
+        if isinstance(module, ParametrizationList)
+        for part in module.modules()
+    }
+    for name, module in model.named_modules():
+        if name and id(module) not in makers:
+            yield name, module
 
 
 def _listed(ends: dict[Plane, str]) -> str:

@@ -10,6 +10,9 @@ from torch.nn import functional as F
 
 from compressor.recipe import Recipe
 
+_LEAST_SPREAD = 1e-6
+"""Of the mean square of an output: with less variance, its variance is no unit to measure in."""
+
 
 def image_losses(
     logits: Tensor, labels: Tensor, teacher_logits: Tensor | None, recipe: Recipe
@@ -40,7 +43,8 @@ def output_distances(outputs: Sequence[Tensor], teacher_outputs: Sequence[Tensor
 
     The squared difference, as Ba & Caruana 2014 (https://arxiv.org/abs/1312.6184) regress a
     teacher's logits (equation 2), divided by the variance of the teacher's output in the batch, so
-    that neither the unit nor the number of outputs matters: 1 is as good as a constant answer.
+    that neither the unit nor the number of outputs matters: 1 is as good as a constant answer. An
+    output that doesn't vary in the batch is measured by its size, one that is 0 by the unit.
 
     Args:
         outputs, teacher_outputs: tensors of equal shapes, (N, ...) each, at least one.
@@ -48,7 +52,9 @@ def output_distances(outputs: Sequence[Tensor], teacher_outputs: Sequence[Tensor
     parts = []
     for mine, theirs in zip(outputs, teacher_outputs, strict=True):
         theirs = theirs.detach().float()
-        spread = theirs.var(correction=0).clamp_min(1e-12)
+        spread = theirs.var(correction=0)
+        size = theirs.square().mean()
+        spread = torch.where(spread > _LEAST_SPREAD * size, spread, torch.where(size > 0, size, 1))
         parts.append((mine.float() - theirs).square().flatten(1).mean(dim=1) / spread)
     return torch.stack(parts).mean(dim=0)
 

@@ -45,7 +45,7 @@ def equalize(network: nn.Module, example: Tensor) -> list[tuple[str, ...]]:
         one layer to the next through homogeneous operations alone (ReLU6 is not one).
     """
     calls, outputs = written(network, example)
-    pairs = folded_norms(network, calls)
+    pairs = folded_norms(network, calls, outputs)
     fold_norms(network, pairs)
     found = chains(calls, outputs, named_layers(network, calls, pairs))
     for _ in range(_MOST_ROUNDS):

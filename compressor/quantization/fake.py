@@ -54,7 +54,7 @@ class FakeQuantized(nn.Module):
         self.network = network.eval()
         self._scheme, self._calibration = scheme, calibration
         calls, outputs = written(network, example)
-        pairs = folded_norms(network, calls)
+        pairs = folded_norms(network, calls, outputs)
         fold_norms(network, pairs)
         self.layers: Mapping[str, Layer] = {
             layer.name: layer for layer in named_layers(network, calls, pairs)

@@ -56,14 +56,14 @@ def rounded_results(
         outputs: those that made the network's outputs.
         outputs_too: whether these are rounded.
     """
-    readers = readers_of(calls)
+    readers, ends = readers_of(calls), _ends(calls, outputs)
     points = {INPUT}
     for number, call in enumerate(calls):
         if not call.sources or call.name in _MOVERS | _RECURRENT:
             continue
-        if not _goes_on(calls, readers[number], call.name):
+        if number in ends or not _goes_on(calls, readers[number], call.name):
             points.add(number)
-    return points if outputs_too else points - {_maker(calls, number) for number in outputs}
+    return points if outputs_too else points - ends
 
 
 def rounded_beside(
@@ -96,10 +96,17 @@ def inputs_of_layers(calls: Sequence[Call]) -> dict[int, int]:
     }
 
 
-def folded_norms(model: nn.Module, calls: Sequence[Call]) -> list[FoldedNorm]:
+def folded_norms(
+    model: nn.Module, calls: Sequence[Call], outputs: Iterable[int]
+) -> list[FoldedNorm]:
     """Return the batch norms that a convolution alone feeds, both called once.
 
     Those without running statistics are left out: what they divide by is another for every batch.
+    So are those of a convolution whose answer leaves the network as well.
+
+    Args:
+        calls: all operations, in order.
+        outputs: those that made the network's outputs.
     """
     owner = {
         id(tensor): name
@@ -107,13 +114,15 @@ def folded_norms(model: nn.Module, calls: Sequence[Call]) -> list[FoldedNorm]:
         for tensor in (*module._parameters.values(), *module._buffers.values())
         if tensor is not None
     }
-    readers, uses = readers_of(calls), defaultdict[int, int](int)
+    readers, ends, uses = readers_of(calls), _ends(calls, outputs), defaultdict[int, int](int)
     for call in calls:
         for tensor in call.constants:
             uses[id(tensor)] += 1
     found = []
     for number, call in enumerate(calls):
         if call.name not in LAYERS or LAYERS[call.name] != 0 or len(readers[number]) != 1:
+            continue
+        if number in ends:
             continue
         norm = calls[readers[number][0]]
         used_once = all(uses[id(t)] == 1 for t in (*call.constants, *norm.constants))
@@ -153,6 +162,11 @@ def readers_of(calls: Sequence[Call]) -> dict[int, list[int]]:
         for source in call.sources:
             readers[source].append(number)
     return readers
+
+
+def _ends(calls: Sequence[Call], outputs: Iterable[int]) -> set[int]:
+    """Return the operations that made the outputs, past those that only move numbers."""
+    return {_maker(calls, number) for number in outputs}
 
 
 def _maker(calls: Sequence[Call], number: int) -> int:

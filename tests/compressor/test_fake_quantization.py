@@ -134,8 +134,7 @@ def test_operations_in_place_are_followed() -> None:
 def test_folding_keeps_answers_and_modules(name: str) -> None:
     model = randomize(build_model(name, 10)).double().eval()
     before, x = copy.deepcopy(model), torch.randn(2, 3, 32, 32).double()
-    calls, _ = written(model, x)
-    pairs = folded_norms(model, calls)
+    pairs = folded_norms(model, *written(model, x))
     assert len(pairs) == sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())
     fold_norms(model, pairs)
     torch.testing.assert_close(model(x), before(x), rtol=1e-9, atol=1e-9)
@@ -165,11 +164,30 @@ def test_convolutions_with_a_bias_and_shared_ones_are_folded_only_where_that_is_
     model.eval()
     x = torch.randn(2, 3, 4, 4).double()
     expected = model(x)
-    pairs = folded_norms(model, written(model, x)[0])
+    pairs = folded_norms(model, *written(model, x))
     assert [(pair.layer, pair.norm) for pair in pairs] == [("once", "plain")]
     fold_norms(model, pairs)
     torch.testing.assert_close(model(x), expected, rtol=1e-9, atol=1e-9)
     assert not model.once.bias.any()
+
+
+def test_a_convolution_whose_answer_leaves_the_network_keeps_it() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            answer = self.conv(x)
+            return self.norm(answer).relu().mean((2, 3)), answer.flatten(1)
+
+    torch.manual_seed(0)
+    model, x = randomize(Both()).eval(), torch.randn(4, 3, 8, 8)
+    expected = model(x)
+    assert folded_norms(model, *written(model, x)) == []
+    fake = FakeQuantized(copy.deepcopy(model), Scheme(), lambda: [x], x[:1]).eval()
+    for found, wanted in zip(fake(x), expected, strict=True):
+        assert (found - wanted).abs().max() < 0.05 * wanted.abs().max()
 
 
 @pytest.mark.parametrize("affine", [False, True])
@@ -179,7 +197,7 @@ def test_a_norm_of_batch_statistics_is_not_folded(affine: bool) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
     before, x = copy.deepcopy(model.state_dict()), torch.randn(8, 3, 6, 6)
     expected = model.eval()(x)
-    assert folded_norms(model, written(model, x[:1])[0]) == []
+    assert folded_norms(model, *written(model, x[:1])) == []
     net = FakeQuantized(model, Scheme(), lambda: [x], x[:1]).eval()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     error = (net(x) - expected).detach().abs().max()

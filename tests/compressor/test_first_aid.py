@@ -60,7 +60,7 @@ def test_equalization_keeps_the_function_and_evens_out_the_ranges() -> None:
     network = badly_scaled().double()
     x = torch.randn(4, 3, 8, 8).double()
     expected, before = network(x), copy.deepcopy(network)
-    fold_norms(before, folded_norms(before, written(before, x)[0]))
+    fold_norms(before, folded_norms(before, *written(before, x)))
     assert equalize(network, x[:1]) == [("0", "3", "6"), ("6", "11")]
     torch.testing.assert_close(network(x), expected, rtol=1e-9, atol=1e-9)
     assert spread(network[0].weight, 0) < spread(before[0].weight, 0)

@@ -19,12 +19,16 @@ from torch.nn import functional as F
 
 from compressor.capacity import dropout_rate, scale_dropout, scaled_decay, share_left
 from compressor.checkpoint import Checkpoint
+from compressor.codebook.fitting import FITS
+from compressor.codebook.sharing import share_weights
 from compressor.compute import Compute
 from compressor.distill import FeaturePairs, shared_stages, stage_ends
 from compressor.errors import InputError
 from compressor.graph import channel_graph
 from compressor.losses import attention_losses, attention_map
 from compressor.models import build_model
+from compressor.quantization.fake import FakeQuantized
+from compressor.quantization.scheme import Scheme
 from compressor.recalibrate import recalibrate
 from compressor.slim import slim
 from compressor.training import Batch, Recipe, evaluate, fit, image_losses, sgd
@@ -135,6 +139,37 @@ def test_pairs_give_the_loss_of_the_maps_at_the_ends_of_stages() -> None:
         expected += (s - t).pow(2).mean(1) / 2
     torch.testing.assert_close(found, expected)
     assert (found > 0).all()
+
+
+class Shy(nn.Module):
+    """One ReLU for maps of 8x8 and for vectors of 8, and a kernel as large as the maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.wide = nn.Conv2d(4, 4, 8, padding="same")
+        self.relu = nn.ReLU()
+        self.hidden, self.last = nn.Linear(4, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.relu(self.wide(self.relu(self.norm(self.conv(x)))))
+        return self.last(self.relu(self.hidden(maps.mean((2, 3)))))
+
+
+@pytest.mark.parametrize("kind", ["plain", "rounded", "shared weights"])
+def test_only_maps_of_images_are_caught(kind: str) -> None:
+    torch.manual_seed(0)
+    teacher, x = randomize(Shy()).eval(), torch.randn(8, 3, 8, 8)  # vectors of (8, 8), too
+    student: nn.Module = copy.deepcopy(teacher)
+    if kind == "rounded":
+        student = FakeQuantized(student, Scheme(), lambda: [x], x[:1]).eval()
+    elif kind == "shared weights":
+        student = share_weights(student, 256, fit=FITS["kmeans"], seed=0)
+    with torch.no_grad(), FeaturePairs(student, teacher, x[:1]) as pairs:
+        answers = student(x), teacher(x)
+        losses = pairs.losses()
+    assert losses.shape == (8,) and float(losses.max()) < 1e-3
+    assert (answers[0] - answers[1]).abs().max() < 0.05 * answers[1].abs().max()
 
 
 def attentive(path: Path | None, notes: Notes, model: nn.Module, teacher: nn.Module) -> float:
