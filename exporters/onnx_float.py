@@ -16,7 +16,15 @@ from exporters.onnx_file import (
     without_weights,
     write_model,
 )
-from exporters.onnx_tidy import lower_opset, name_layers, plain_reshapes, pool_means, strip_domains
+from exporters.onnx_tidy import (
+    lower_opset,
+    name_layers,
+    name_weights_as,
+    plain_reshapes,
+    pool_means,
+    strip_domains,
+    weights_of_layers,
+)
 from exporters.quiet import quiet_step
 
 if TYPE_CHECKING:
@@ -58,8 +66,10 @@ def export_float_onnx(
     with scratch_folder(path) as folder:
         with quiet_step("export to ONNX"):
             graph = _torch_export(model, input_shape, outputs, folder)
+        weights = weights_of_layers(graph)
         graph = _simplified(graph, progress)
         with quiet_step("tidy the ONNX graph"):
+            name_weights_as(graph, weights)
             pool_means(graph)
             plain_reshapes(graph)
             if opset < EXPORT_OPSET:

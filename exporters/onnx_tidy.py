@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import count
 from string import digits
 from typing import TYPE_CHECKING
@@ -25,6 +25,30 @@ def strip_domains(model: onnx.ModelProto) -> None:
         if model.opset_import[index].domain not in used:
             del model.opset_import[index]
     del model.functions[:]
+
+
+def weights_of_layers(model: onnx.ModelProto) -> dict[str, str]:
+    """Return the names of nodes of layers -> those of their weights."""
+    return {node.name: node.input[1] for node in model.graph.node if node.op_type in LAYERS}
+
+
+def name_weights_as(model: onnx.ModelProto, weights: Mapping[str, str]) -> None:
+    """Give weights the names again that they had before the graph was simplified, in place.
+
+    A factor behind a layer is multiplied into its weight, which then is another constant.
+
+    Args:
+        weights: as `weights_of_layers` returned them.
+    """
+    constants = {constant.name: constant for constant in model.graph.initializer}
+    for node in model.graph.node:
+        wanted = weights.get(node.name, "")
+        if node.op_type in LAYERS and wanted and wanted not in constants:
+            weight = constants.get(node.input[1])
+            readers = [n for n in model.graph.node if node.input[1] in n.input]
+            if weight is not None and len(readers) == 1:
+                weight.name = node.input[1] = wanted
+                constants[wanted] = weight
 
 
 def name_layers(model: onnx.ModelProto) -> None:

@@ -15,6 +15,7 @@ import flatbuffers
 import numpy as np
 
 from exporters.inspect_tflite import WEIGHTED, TfliteGraph, layer_name
+from exporters.profiles.tflite_rules import BIAS_INPUTS
 
 FILE_IDENTIFIER = b"TFL3"
 _BESIDE_CONSTANTS = 1 << 20  # bytes to begin with for all else in a file
@@ -92,15 +93,16 @@ def _rename(graph: TfliteGraph, outputs: Sequence[str]) -> None:
 
 
 def _flatten_biases(graph: TfliteGraph) -> None:
-    """Give biases of linear layers their one axis.
+    """Give biases their one axis.
 
     Where a scale behind the layer was multiplied into it, the bias has the scale's axes, [1, 1, 1,
     C]; quantized, its C scales would lie along the first of them.
     """
     for operator in graph.operators:
-        if graph.op_name(operator) == "FULLY_CONNECTED" and len(operator.inputs) > 2:
-            bias: Any = graph.tensors[int(operator.inputs[2])] if operator.inputs[2] >= 0 else None
-            if bias is not None and len(bias.shape) > 1:
+        place = BIAS_INPUTS.get(graph.op_name(operator))
+        if place is not None and len(operator.inputs) > place and operator.inputs[place] >= 0:
+            bias: Any = graph.tensors[int(operator.inputs[place])]
+            if len(bias.shape) > 1:
                 bias.shape = [int(np.prod(bias.shape))]
 
 

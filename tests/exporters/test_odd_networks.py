@@ -102,6 +102,11 @@ NETS: dict[str, Callable[[], Net]] = {
         silenced, norm=silent_norm(), conv=nn.Conv2d(8, 8, 3, padding=1, bias=False)
     ),
     "a linear layer of zeros": vast,
+    "a norm behind a transposed convolution": lambda: Net(
+        lambda net, y: F.relu(net.norm(net.up(F.relu(y)))),
+        up=nn.ConvTranspose2d(8, 8, 2, 2),
+        norm=worn(nn.BatchNorm2d(8)),
+    ),
     "windows beyond the image": lambda: pooled(nn.AvgPool2d(2, 2, ceil_mode=True)),
     "windows beyond counted pads": lambda: pooled(nn.AvgPool2d(3, 2, 1, ceil_mode=True)),
     "pads that don't count": lambda: pooled(nn.AvgPool2d(3, 2, 1, count_include_pad=False)),
@@ -147,6 +152,13 @@ def test_a_module_with_two_names_is_folded_once(twice: str, tmp_path: Path) -> N
     ).eval()
     files = exported(network, tmp_path, IMAGES, "float32")
     assert max(errors(network, tmp_path, files).values()) < 1e-4
+
+
+def test_a_layer_with_a_factor_behind_it_keeps_its_name(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Net(lambda net, y: F.relu(net.mid(y) * 0.5), mid=nn.Conv2d(8, 8, 3)).eval()
+    for file in exported(network, tmp_path, IMAGES, "int8", float_layers=["mid"]):
+        assert file.float_layers == ("mid",)
 
 
 def test_files_are_compared_with_the_network_as_it_came(tmp_path, monkeypatch) -> None:
