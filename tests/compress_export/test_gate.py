@@ -223,3 +223,49 @@ def test_a_fleet_is_judged_board_by_board(tmp_path: Path, capsys: Output) -> Non
     assert "pass       x86-64 slim.int8.onnx file_size_mib" in said
     assert gate(tmp_path, "--baseline", tmp_path, "--fail-on", "size:0%") == 1
     assert gate(tmp_path / "x86-64", "--baseline", tmp_path, "--fail-on", "size:0%") == 0
+
+
+def fleet_of(folder: Path, *boards: str, without_budgets: str = "") -> Path:
+    """A fleet of passing boards, one of which may have nothing to be judged by."""
+    for board in boards:
+        changes = {"checks": []} if board == without_budgets else {}
+        write(folder / board, job_report(board=board, **changes))
+    members = [{"board": board, "folder": board} for board in boards]
+    write(folder, {"fleet": members}, "fleet.json")
+    return folder
+
+
+def test_a_board_without_budgets_hides_no_other_boards_failure(
+    tmp_path: Path, capsys: Output
+) -> None:
+    fleet = fleet_of(tmp_path, "jetson", "x86-64", without_budgets="jetson")
+    write(tmp_path / "x86-64", job_report(artifact(size_bytes=3 * MIB)))
+    junit = tmp_path / "gate.xml"
+    assert gate(fleet, "--junit", junit, "--annotations") == 1
+    said = capsys.readouterr().out
+    assert "fail       x86-64 slim.int8.onnx file_size_mib" in said
+    assert "::error title=x86-64" in said
+    assert 'failures="1"' in junit.read_text()
+
+
+def test_regressions_alone_are_enough_to_judge(tmp_path: Path) -> None:
+    old = write(tmp_path / "old", job_report())
+    new = write(tmp_path / "new", job_report(artifact(size_bytes=2 * MIB), checks=[]))
+    assert gate(new) == 2
+    assert gate(new, "--baseline", old, "--fail-on", "size:2%") == 1
+    assert gate(new, "--baseline", old, "--fail-on", "size:200%") == 0
+
+
+def test_a_board_that_the_baseline_lacks_is_unverified(tmp_path: Path, capsys: Output) -> None:
+    old = fleet_of(tmp_path / "old", "x86-64", "rpi5")
+    new = fleet_of(tmp_path / "new", "jetson", "x86-64")
+    write(new / "x86-64", job_report(artifact(size_bytes=round(1.5 * MIB))))
+    asked = ("--baseline", old, "--fail-on")
+    assert gate(new, *asked, "size:2%") == 1, "what the others have lost still counts"
+    said = capsys.readouterr().out
+    assert "fail       x86-64 slim.int8.onnx size_regression" in said
+    (line,) = (row for row in said.splitlines() if "jetson slim.int8.onnx size_regression" in row)
+    assert line.startswith("unverified")
+    assert line.endswith("(the baseline has no board jetson)")
+    assert gate(new, *asked, "size:90%") == 0
+    assert gate(new, *asked, "size:90%", "--require-measured") == 4
