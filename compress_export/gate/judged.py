@@ -182,21 +182,27 @@ def judge_regressions(
 ) -> tuple[Case, ...]:
     """Compare the shipped files with those of the same names in an old report.
 
+    A file that only one of the two has is unverified: of a new one nothing is known, and one that
+    disappeared must not go unseen.
+
     Args:
         old: None where the baseline has no report of the board: its files are unverified.
     """
     before = {} if old is None else {file.name: file for file in old.files}
+    gone = before.keys() - {file.name for file in report.files}
 
     def check(file: Measurement, name: str, amount: Allowed) -> Check:
         if old is None:
             return _noted(file, name, amount, f"the baseline has no board {board}")
         if file.name not in before:
             return _noted(file, name, amount, "the old report has no such file")
+        if file.name in gone:
+            return _noted(file, name, amount, "this report has no such file")
         return _regression(report, old, file, before[file.name], name, amount)
 
     return tuple(
         Case(board, check(file, name, amount))
-        for file in report.files
+        for file in (*report.files, *(before[name] for name in before if name in gone))
         for name, amount in allowed.items()
     )
 

@@ -134,6 +134,19 @@ def test_a_file_that_the_old_run_had_not(tmp_path: Path) -> None:
     assert gate(new, *asked, "--require-measured") == 4
 
 
+def test_a_file_that_disappeared_is_unverified(tmp_path: Path, capsys: Output) -> None:
+    old = write(tmp_path / "old", job_report(artifact(ONNX), artifact(TFLITE)))
+    new = write(tmp_path / "new", job_report(artifact(ONNX)))
+    asked = ("--baseline", old, "--fail-on", "size:1%")
+    assert gate(new, *asked) == 0
+    assert (
+        "unverified x86-64 slim.int8.tflite size_regression not measured, limit 1 % "
+        "(this report has no such file)"
+    ) in capsys.readouterr().out
+    assert gate(new, *asked, "--require-measured") == 4
+    assert gate(old, "--baseline", old, "--fail-on", "size:1%", "--require-measured") == 0
+
+
 def test_another_boards_budgets(tmp_path: Path, capsys: Output) -> None:
     """The same figures; the host speaks for boards of its own kind alone."""
     write(tmp_path, job_report(artifact(ONNX), artifact(TFLITE)))
