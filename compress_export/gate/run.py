@@ -96,7 +96,7 @@ def _cases(
     """All cases; a board without budgets among others has none, and hides nothing of theirs."""
     boards = _boards(asked)
     cases = [
-        case
+        replace(case, board=_name(report, reports, board))
         for report in reports
         for board in boards
         for case in judge_report(report, board, limits.budgets)
@@ -108,6 +108,14 @@ def _cases(
         reason = ", ".join(f"board {name} has no budgets" for name in judges)
         raise UsageError(f"{asked.report}: nothing to judge, {reason}; give --limits")
     return cases
+
+
+def _name(report: Reported, reports: Sequence[Reported], board: Board | None) -> str:
+    """What a report's cases are called: no two reports share a name, or one would hide the other
+    in what is written."""
+    if board is None:
+        return report.board
+    return f"{report.board} as {board.id}" if len(reports) > 1 else board.id
 
 
 def _boards(asked: Asked) -> list[Board | None]:
@@ -152,7 +160,11 @@ def _write(
     asked: Asked, reports: Sequence[Reported], cases: Sequence[Case], why: str, console: Console
 ) -> None:
     if asked.junit is not None:
-        seconds = {report.board: report.seconds for report in reports}
+        seconds = {
+            _name(report, reports, board): report.seconds
+            for report in reports
+            for board in (None, *_boards(asked))
+        }
         write_junit(asked.junit, cases, seconds=seconds, require_measured=asked.require_measured)
     if asked.history is not None:
         add_to_history(asked.history, cases)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 from gate_reports import (
@@ -282,3 +284,22 @@ def test_a_board_that_the_baseline_lacks_is_unverified(tmp_path: Path, capsys: O
     assert line.endswith("(the baseline has no board jetson)")
     assert gate(new, *asked, "size:90%") == 0
     assert gate(new, *asked, "size:90%", "--require-measured") == 4
+
+
+def test_members_held_to_one_board_keep_their_own_names(tmp_path: Path, capsys: Output) -> None:
+    """A pass of the last member must not take the place of the first one's failure."""
+    fleet = fleet_of(tmp_path, "rpi5", "jetson")
+    write(tmp_path / "rpi5", job_report(artifact(TFLITE), board="rpi5"))
+    write(tmp_path / "jetson", job_report(artifact(TFLITE, size_bytes=1000), board="jetson"))
+    history, junit = tmp_path / "history.json", tmp_path / "gate.xml"
+    assert gate(fleet, "--board", "stm32f746", "--history", history, "--junit", junit) == 1
+    assert "fail       rpi5 as stm32f746 slim.int8.tflite file_size_mib" in capsys.readouterr().out
+    found = {entry["name"]: entry["extra"] for entry in json.loads(history.read_text())}
+    size = "stm32f746 / slim.int8.tflite / file_size_mib"
+    assert found[f"rpi5 as {size}"].startswith("fail")
+    assert found[f"jetson as {size}"].startswith("pass")
+    suites = {suite.get("name"): suite for suite in ET.parse(junit).getroot()}
+    assert list(suites) == ["rpi5 as stm32f746", "jetson as stm32f746"]
+    assert all(suite.get("time") == "42.000" for suite in suites.values())
+    assert gate(fleet / "rpi5", "--board", "stm32f746") == 1
+    assert "fail       stm32f746 slim.int8.tflite file_size_mib" in capsys.readouterr().out
