@@ -193,7 +193,7 @@ def checked_board(options: JobOptions) -> tuple[Board, tuple[str, ...]]:
     from exporters.support import FLOATS
 
     board = load_board(options.board)
-    budgets = Budgets(**resolved_budgets(options, board.budgets.limits()))
+    described = with_limits(options, board)
     formats = chosen_formats(options, board)
     precisions = chosen_precisions(options, board, formats)
     if options.qat_epochs and precisions[0] in FLOATS:
@@ -212,9 +212,18 @@ def checked_board(options: JobOptions) -> tuple[Board, tuple[str, ...]]:
         )
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    return described, formats
+
+
+def with_limits(options: JobOptions, board: Board) -> Board:
+    """Return the descriptor, the user's limits and rules in place of its own.
+
+    Raises:
+        UsageError: a rule that the board doesn't have.
+    """
+    budgets = Budgets(**resolved_budgets(options, board.budgets.limits()))
     quantization = chosen_quantization(options, board)
-    changes = {"budgets": budgets, "quantization": quantization}
-    return board.model_copy(update=changes), formats
+    return board.model_copy(update={"budgets": budgets, "quantization": quantization})
 
 
 def checked_task(

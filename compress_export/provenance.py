@@ -37,8 +37,8 @@ def inputs_of(options: JobOptions, board: Board, task: Task) -> dict[str, Any]:
     modules = {spec.partition(":")[0] for spec in specs if spec and ":" in spec}
     return {
         "data_sha256": task.data.fingerprint,
-        "weights_sha256": _file_sha256(options.weights),
-        "teacher_sha256": _file_sha256(options.teacher),
+        "weights_sha256": file_sha256(options.weights),
+        "teacher_sha256": file_sha256(options.teacher),
         "board_sha256": board_sha256(board),
         "code_sha256": {name: found for name in sorted(modules) if (found := _module_sha256(name))},
     }
@@ -111,7 +111,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:28]}...{text[-28:]}"
 
 
-def _file_sha256(path: Path | None) -> str | None:
+def file_sha256(path: Path | None) -> str | None:
     """Digest of a file, or of all files in a folder."""
     if path is None:
         return None
@@ -129,7 +129,7 @@ def _module_sha256(name: str) -> str | None:
         found = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return None
-    return _file_sha256(Path(found.origin)) if found and found.origin else None
+    return file_sha256(Path(found.origin)) if found and found.origin else None
 
 
 def source_sha256() -> str:
@@ -141,7 +141,7 @@ def source_sha256() -> str:
 def _digest(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.parent.name}/{file.name} {_file_sha256(file)}\n".encode())
+        digest.update(f"{file.parent.name}/{file.name} {file_sha256(file)}\n".encode())
     return digest.hexdigest()
 
 

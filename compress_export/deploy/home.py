@@ -12,6 +12,7 @@ from compress_export.errors import UsageError
 from compress_export.exit_codes import ExitCode
 from compress_export.shown import print_line
 from compress_export.sizes import mib
+from compress_export.turns import turn_at
 from compress_export.whole_files import write_whole
 from runtime_bench.plain_json import read_json
 
@@ -63,7 +64,7 @@ def outcomes_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def bring_home(outcomes: Sequence[Outcome], bundle: Path) -> Path | None:
     """Append what was measured to report.json beside the bundle; None where there is none.
 
-    The file is replaced by one rename.
+    The file is replaced by one rename, and deploys take turns at it.
 
     Raises:
         UsageError: what is there is no report.
@@ -72,14 +73,15 @@ def bring_home(outcomes: Sequence[Outcome], bundle: Path) -> Path | None:
     entries = [one.measured for one in outcomes if one.measured is not None]
     if not entries or not path.is_file():
         return None
-    try:
-        report = read_json(path)
-        report["device_measurements"] = [*report.get("device_measurements", ()), *entries]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UsageError(
-            f"{path}: no report that figures can be added to ({error}); --json FILE keeps them"
-        ) from None
-    return write_whole(path, json.dumps(report, indent=2, allow_nan=False) + "\n")
+    with turn_at(path):
+        try:
+            report = read_json(path)
+            report["device_measurements"] = [*report.get("device_measurements", ()), *entries]
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            raise UsageError(
+                f"{path}: no report that figures can be added to ({error}); --json FILE keeps them"
+            ) from None
+        return write_whole(path, json.dumps(report, indent=2, allow_nan=False) + "\n")
 
 
 def _row(one: Outcome) -> tuple[str, ...]:

@@ -13,19 +13,21 @@ from typing import Any
 
 from compress_export.errors import UsageError
 from compress_export.gate.judged import Case
+from compress_export.turns import turn_at
 from compress_export.whole_files import write_whole
 from runtime_bench.plain_json import read_json
 
 
 def add_to_history(path: Path, cases: Sequence[Case]) -> None:
-    """Add the measured cases to a file, which is replaced in one step.
+    """Add the measured cases to a file, which is replaced in one step; gates take turns at it.
 
     Raises:
         UsageError: what is there is no such file.
     """
-    found = {entry["name"]: entry for entry in _read(path)}
-    found.update({entry["name"]: entry for entry in entries(cases)})
-    write_whole(path, json.dumps(list(found.values()), indent=2, ensure_ascii=False) + "\n")
+    with turn_at(path):
+        found = {entry["name"]: entry for entry in _read(path)}
+        found.update({entry["name"]: entry for entry in entries(cases)})
+        write_whole(path, json.dumps(list(found.values()), indent=2, ensure_ascii=False) + "\n")
 
 
 def entries(cases: Sequence[Case]) -> list[dict[str, Any]]:

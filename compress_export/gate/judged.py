@@ -178,44 +178,68 @@ def _lost_points(item: Measurement) -> float | None:
 
 
 def judge_regressions(
-    report: Reported, old: Reported, allowed: Mapping[str, Allowed], board: str
+    report: Reported, old: Reported | None, allowed: Mapping[str, Allowed], board: str
 ) -> tuple[Case, ...]:
-    """Compare the shipped files with those of the same names in an old report."""
-    before = {file.name: file for file in old.files}
+    """Compare the shipped files with those of the same names in an old report.
+
+    A file that only one of the two has is unverified: of a new one nothing is known, and one that
+    disappeared must not go unseen.
+
+    Args:
+        old: None where the baseline has no report of the board: its files are unverified.
+    """
+    before = {} if old is None else {file.name: file for file in old.files}
+    gone = before.keys() - {file.name for file in report.files}
+
+    def check(file: Measurement, name: str, amount: Allowed) -> Check:
+        if old is None:
+            return _noted(file, name, amount, f"the baseline has no board {board}")
+        if file.name not in before:
+            return _noted(file, name, amount, "the old report has no such file")
+        if file.name in gone:
+            return _noted(file, name, amount, "this report has no such file")
+        return _regression(report, old, file, before[file.name], name, amount)
+
     return tuple(
-        Case(board, _regression(report, old, file, before.get(file.name), name, amount))
-        for file in report.files
+        Case(board, check(file, name, amount))
+        for file in (*report.files, *(before[name] for name in before if name in gone))
         for name, amount in allowed.items()
     )
+
+
+def _noted(
+    file: Measurement,
+    name: str,
+    allowed: Allowed,
+    note: str,
+    value: float | None = None,
+    status: str = "unverified",
+) -> Check:
+    from runtime_bench import Check
+
+    budget = f"{name}_regression"
+    return Check(file.name, budget, value, allowed.amount, allowed.unit, status, note)
 
 
 def _regression(
     report: Reported,
     old: Reported,
     file: Measurement,
-    before: Measurement | None,
+    before: Measurement,
     name: str,
     allowed: Allowed,
 ) -> Check:
-    from runtime_bench import Check
-
-    def check(value: float | None, status: str, note: str) -> Check:
-        budget = f"{name}_regression"
-        return Check(file.name, budget, value, allowed.amount, allowed.unit, status, note)
-
-    if before is None:
-        return check(None, "unverified", "the old report has no such file")
     unit, figure = _FIGURES[name]
     pair = (file, before)
     if name in _MACHINE_BOUND_NAMES:
         found = _same_place(report, old, file, before)
         if isinstance(found, str):
-            return check(None, "unverified", found)
+            return _noted(file, name, allowed, found)
         pair = found
     new_value, old_value = (figure(item) for item in pair)
     if new_value is None or old_value is None:
         which = "this" if new_value is None else "the old"
-        return check(None, "unverified", f"{which} report has no such figure")
+        return _noted(file, name, allowed, f"{which} report has no such figure")
     worse = round(new_value - old_value, 9)
     if allowed.unit == "%":
         worse = 100 * worse / old_value if old_value else float(worse > 0) * 100
@@ -223,7 +247,8 @@ def _regression(
     if name == "top1":
         note = f"{100 - old_value:.2f} -> {100 - new_value:.2f} %"
     # "not <=" rather than ">": a NaN must not pass.
-    return check(worse, "pass" if worse <= allowed.amount else "fail", note)
+    status = "pass" if worse <= allowed.amount else "fail"
+    return _noted(file, name, allowed, note, worse, status)
 
 
 def _same_place(

@@ -93,19 +93,29 @@ def _cases(
     limits: Limits,
     allowed: Mapping[str, Allowed],
 ) -> list[Case]:
-    cases: list[Case] = []
-    for report in reports:
-        for board in _boards(asked):
-            found = judge_report(report, board, limits.budgets)
-            if not found:
-                name = report.board if board is None else board.id
-                raise UsageError(
-                    f"{report.source}: nothing to judge, board {name} has no budgets; give --limits"
-                )
-            cases += found
+    """All cases; a board without budgets among others has none, and hides nothing of theirs."""
+    boards = _boards(asked)
+    cases = [
+        replace(case, board=_name(report, reports, board))
+        for report in reports
+        for board in boards
+        for case in judge_report(report, board, limits.budgets)
+    ]
     if asked.baseline is not None:
-        cases += _compared(reports, read_reports(asked.baseline), allowed, asked.baseline)
+        cases += _compared(reports, read_reports(asked.baseline), allowed)
+    if not cases:
+        judges = [board.id for board in boards if board] or [report.board for report in reports]
+        reason = ", ".join(f"board {name} has no budgets" for name in judges)
+        raise UsageError(f"{asked.report}: nothing to judge, {reason}; give --limits")
     return cases
+
+
+def _name(report: Reported, reports: Sequence[Reported], board: Board | None) -> str:
+    """What a report's cases are called: no two reports share a name, or one would hide the other
+    in what is written."""
+    if board is None:
+        return report.board
+    return f"{report.board} as {board.id}" if len(reports) > 1 else board.id
 
 
 def _boards(asked: Asked) -> list[Board | None]:
@@ -118,17 +128,12 @@ def _compared(
     reports: Sequence[Reported],
     old: Sequence[Reported],
     allowed: Mapping[str, Allowed],
-    baseline: Path,
 ) -> list[Case]:
     """Regressions of each report against the old one of its board."""
     by_board = {report.board: report for report in old}
     found: list[Case] = []
     for report in reports:
         before = old[0] if len(old) == len(reports) == 1 else by_board.get(report.board)
-        if before is None:
-            raise UsageError(
-                f"--baseline {baseline}: has no board {report.board}, but {', '.join(by_board)}"
-            )
         found += judge_regressions(report, before, allowed, report.board)
     return found
 
@@ -155,7 +160,11 @@ def _write(
     asked: Asked, reports: Sequence[Reported], cases: Sequence[Case], why: str, console: Console
 ) -> None:
     if asked.junit is not None:
-        seconds = {report.board: report.seconds for report in reports}
+        seconds = {
+            _name(report, reports, board): report.seconds
+            for report in reports
+            for board in (None, *_boards(asked))
+        }
         write_junit(asked.junit, cases, seconds=seconds, require_measured=asked.require_measured)
     if asked.history is not None:
         add_to_history(asked.history, cases)

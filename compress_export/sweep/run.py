@@ -35,11 +35,13 @@ def run_sweep(sweep: Sweep, out: Path, address: str | None, console: Console) ->
         address: of a Ray cluster whose machines see `out` at the same path; None starts Ray here.
 
     Raises:
-        UsageError: Ray isn't installed, doesn't answer, or `out` belongs to another sweep.
+        UsageError: Ray isn't installed, doesn't answer, or `out` belongs to another sweep or
+            holds a trial whose board or weights have changed.
         BoardError, InputError: a board, or anything that the first trial names, is not there.
     """
     ray = _installed()
     from compress_export.job import checked_task
+    from compress_export.sweep.finished import refuse_changed
 
     for trial in sweep.trials:
         load_board(trial.options.board)
@@ -48,6 +50,7 @@ def run_sweep(sweep: Sweep, out: Path, address: str | None, console: Console) ->
     with _connected(ray, address):
         for trial in sweep.trials:
             _claim(trial, out)
+        refuse_changed(sweep.trials, out)
         for name, code in _outcomes(ray, sweep, out):
             codes[name] = code
             line = f"{len(codes)} of {len(sweep.trials)}: {name}: {_ending(out / name, code)}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 from gate_reports import (
@@ -134,6 +136,19 @@ def test_a_file_that_the_old_run_had_not(tmp_path: Path) -> None:
     assert gate(new, *asked, "--require-measured") == 4
 
 
+def test_a_file_that_disappeared_is_unverified(tmp_path: Path, capsys: Output) -> None:
+    old = write(tmp_path / "old", job_report(artifact(ONNX), artifact(TFLITE)))
+    new = write(tmp_path / "new", job_report(artifact(ONNX)))
+    asked = ("--baseline", old, "--fail-on", "size:1%")
+    assert gate(new, *asked) == 0
+    assert (
+        "unverified x86-64 slim.int8.tflite size_regression not measured, limit 1 % "
+        "(this report has no such file)"
+    ) in capsys.readouterr().out
+    assert gate(new, *asked, "--require-measured") == 4
+    assert gate(old, "--baseline", old, "--fail-on", "size:1%", "--require-measured") == 0
+
+
 def test_another_boards_budgets(tmp_path: Path, capsys: Output) -> None:
     """The same figures; the host speaks for boards of its own kind alone."""
     write(tmp_path, job_report(artifact(ONNX), artifact(TFLITE)))
@@ -223,3 +238,68 @@ def test_a_fleet_is_judged_board_by_board(tmp_path: Path, capsys: Output) -> Non
     assert "pass       x86-64 slim.int8.onnx file_size_mib" in said
     assert gate(tmp_path, "--baseline", tmp_path, "--fail-on", "size:0%") == 1
     assert gate(tmp_path / "x86-64", "--baseline", tmp_path, "--fail-on", "size:0%") == 0
+
+
+def fleet_of(folder: Path, *boards: str, without_budgets: str = "") -> Path:
+    """A fleet of passing boards, one of which may have nothing to be judged by."""
+    for board in boards:
+        changes = {"checks": []} if board == without_budgets else {}
+        write(folder / board, job_report(board=board, **changes))
+    members = [{"board": board, "folder": board} for board in boards]
+    write(folder, {"fleet": members}, "fleet.json")
+    return folder
+
+
+def test_a_board_without_budgets_hides_no_other_boards_failure(
+    tmp_path: Path, capsys: Output
+) -> None:
+    fleet = fleet_of(tmp_path, "jetson", "x86-64", without_budgets="jetson")
+    write(tmp_path / "x86-64", job_report(artifact(size_bytes=3 * MIB)))
+    junit = tmp_path / "gate.xml"
+    assert gate(fleet, "--junit", junit, "--annotations") == 1
+    said = capsys.readouterr().out
+    assert "fail       x86-64 slim.int8.onnx file_size_mib" in said
+    assert "::error title=x86-64" in said
+    assert 'failures="1"' in junit.read_text()
+
+
+def test_regressions_alone_are_enough_to_judge(tmp_path: Path) -> None:
+    old = write(tmp_path / "old", job_report())
+    new = write(tmp_path / "new", job_report(artifact(size_bytes=2 * MIB), checks=[]))
+    assert gate(new) == 2
+    assert gate(new, "--baseline", old, "--fail-on", "size:2%") == 1
+    assert gate(new, "--baseline", old, "--fail-on", "size:200%") == 0
+
+
+def test_a_board_that_the_baseline_lacks_is_unverified(tmp_path: Path, capsys: Output) -> None:
+    old = fleet_of(tmp_path / "old", "x86-64", "rpi5")
+    new = fleet_of(tmp_path / "new", "jetson", "x86-64")
+    write(new / "x86-64", job_report(artifact(size_bytes=round(1.5 * MIB))))
+    asked = ("--baseline", old, "--fail-on")
+    assert gate(new, *asked, "size:2%") == 1, "what the others have lost still counts"
+    said = capsys.readouterr().out
+    assert "fail       x86-64 slim.int8.onnx size_regression" in said
+    (line,) = (row for row in said.splitlines() if "jetson slim.int8.onnx size_regression" in row)
+    assert line.startswith("unverified")
+    assert line.endswith("(the baseline has no board jetson)")
+    assert gate(new, *asked, "size:90%") == 0
+    assert gate(new, *asked, "size:90%", "--require-measured") == 4
+
+
+def test_members_held_to_one_board_keep_their_own_names(tmp_path: Path, capsys: Output) -> None:
+    """A pass of the last member must not take the place of the first one's failure."""
+    fleet = fleet_of(tmp_path, "rpi5", "jetson")
+    write(tmp_path / "rpi5", job_report(artifact(TFLITE), board="rpi5"))
+    write(tmp_path / "jetson", job_report(artifact(TFLITE, size_bytes=1000), board="jetson"))
+    history, junit = tmp_path / "history.json", tmp_path / "gate.xml"
+    assert gate(fleet, "--board", "stm32f746", "--history", history, "--junit", junit) == 1
+    assert "fail       rpi5 as stm32f746 slim.int8.tflite file_size_mib" in capsys.readouterr().out
+    found = {entry["name"]: entry["extra"] for entry in json.loads(history.read_text())}
+    size = "stm32f746 / slim.int8.tflite / file_size_mib"
+    assert found[f"rpi5 as {size}"].startswith("fail")
+    assert found[f"jetson as {size}"].startswith("pass")
+    suites = {suite.get("name"): suite for suite in ET.parse(junit).getroot()}
+    assert list(suites) == ["rpi5 as stm32f746", "jetson as stm32f746"]
+    assert all(suite.get("time") == "42.000" for suite in suites.values())
+    assert gate(fleet / "rpi5", "--board", "stm32f746") == 1
+    assert "fail       stm32f746 slim.int8.tflite file_size_mib" in capsys.readouterr().out

@@ -21,11 +21,15 @@ from rich.console import Console
 from test_resume import LIMIT_S
 from tiny_jobs import NETWORK, QUICK, in_a_process
 
+import boards
 from compress_export.cli import main
 from compress_export.errors import UsageError
 from compress_export.exit_codes import ExitCode
+from compress_export.job import checked_board
 from compress_export.job_file import resolve_options
+from compress_export.provenance import inputs_of
 from compress_export.sweep import run as module
+from compress_export.sweep.finished import refuse_changed
 from compress_export.sweep.plan import Sweep, read_sweep
 from compress_export.sweep.run import run_sweep, run_trial
 
@@ -213,6 +217,39 @@ def test_the_page_grows_with_the_trials(tmp_path: Path, monkeypatch: pytest.Monk
         run_on(OneAfterTheOther(), other, out, monkeypatch, trial)
 
 
+@pytest.mark.parametrize("changed", ["board", "weights"])
+def test_a_finished_trial_whose_inputs_changed_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """The job file, which only names them, is the same."""
+    board, weights, out = tmp_path / "mine.yaml", tmp_path / "net.pt", tmp_path / "out"
+    shipped = Path(boards.__file__).with_name("jetson.yaml").read_text(encoding="utf-8")
+    board.write_text(shipped.replace("id: jetson", "id: mine"), encoding="utf-8")
+    weights.write_bytes(b"first")
+    options = f"{{data: digits, max-drop: 2, weights: {weights}}}"
+    text = f"boards: [{board}]\ntargets: [target-macs: 0.5]\noptions: {options}"
+    sweep = read_sweep(written(tmp_path, text), out)
+
+    def trial(trial: Any, folder: Path, _: Path) -> ExitCode:
+        given = trial.options
+        if not (folder / trial.name).exists():
+            write_run(folder / trial.name)
+            path = folder / trial.name / "report.json"
+            task = SimpleNamespace(data=SimpleNamespace(fingerprint=""))
+            inputs = inputs_of(given, checked_board(given)[0], task)  # type: ignore[arg-type]
+            path.write_text(json.dumps({**json.loads(path.read_text()), "inputs": inputs}))
+        return ExitCode.PASSED
+
+    for _ in range(2):
+        assert run_on(OneAfterTheOther(), sweep, out, monkeypatch, trial)[0] is ExitCode.PASSED
+    if changed == "board":
+        board.write_text(board.read_text().replace("id: mine", "id: mine2"), encoding="utf-8")
+    else:
+        weights.write_bytes(b"second")
+    with pytest.raises(UsageError, match=f"since mine-macs-0.5-seed-0 was finished, {changed} /"):
+        run_on(OneAfterTheOther(), sweep, out, monkeypatch, trial)
+
+
 def test_a_trial_is_done_once(tmp_path: Path, trained: Path) -> None:
     out = tmp_path / "out"
     first, second = read_sweep(tiny_sweep(tmp_path, trained), out).trials
@@ -221,6 +258,7 @@ def test_a_trial_is_done_once(tmp_path: Path, trained: Path) -> None:
         (out / f"{trial.name}.yaml").write_text(trial.job, encoding="utf-8")
     here = Path.cwd()
     assert run_trial(first, out, here) is ExitCode.PASSED
+    refuse_changed([first], out)  # nothing has changed
     log = out / f"{first.name}.log"
     assert "written to" in log.read_text()
     size = log.stat().st_size
