@@ -9,6 +9,10 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+# make takes names apart at spaces: `clean` would remove other folders.
+ifneq '$(VENV)' '$(firstword $(VENV) none)'
+$(error VENV=$(VENV): must be one path without spaces)
+endif
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed$(if $(LOCKED),-locked)
 TOOLS := $(if $(LOCKED),$(STAMP),$(VENV)/.supply-chain)
@@ -87,4 +91,4 @@ sbom: $(TOOLS)
 	    --output-reproducible --output-file $(SBOM) -
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf -- '$(VENV)' build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

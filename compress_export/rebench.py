@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,14 +13,13 @@ from rich.console import Console
 
 from boards import Board
 from compress_export.codebook import CodebookFigures
+from compress_export.contents import copy_contents
 from compress_export.errors import UsageError
 from compress_export.exporting import Exports
 from compress_export.first_aid_figures import FirstAid
-from compress_export.first_aid_plot import FIRST_AID_PICTURE
 from compress_export.options import JobOptions
 from compress_export.outputs import OutputFolder
 from compress_export.precision_choice import Candidate
-from compress_export.precision_plot import PICTURE
 from compress_export.progress import RunLog
 from compress_export.quantization_training import QuantizationFigures
 from compress_export.reached import Reached
@@ -32,8 +30,6 @@ from compress_export.user_paths import refuse_unreachable
 
 if TYPE_CHECKING:
     from compress_export.job import Job
-
-_KEPT = ("bundle", "reference", "torch", "evidence")
 
 _OWN = (
     "stages", "threads", "device", "latency_runs", "bundle_samples", "require_measured", "sign_key",
@@ -63,12 +59,7 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     saved = _saved_options(report, out)
     _refuse_changes(options, saved)
     folder = stack.enter_context(OutputFolder(out, force=options.force, update=True))
-    for name in _KEPT:
-        if (out / name).is_dir():
-            shutil.copytree(out / name, folder.staged / name)
-    for picture in (PICTURE, FIRST_AID_PICTURE):
-        if (out / picture).is_file():
-            shutil.copy(out / picture, folder.staged)
+    copy_contents(out, folder.staged)
     log = RunLog(None, console)  # nothing is trained: the curves in DIR.run stay as they are
     earlier = {k: v for k, v in report["timings_seconds"].items() if k not in ("load", "bench")}
     log.timings_seconds.update(earlier)

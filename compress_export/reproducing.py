@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compress_export.contents import is_made
 from compress_export.errors import UsageError
 from compress_export.exit_codes import ExitCode
 from compress_export.provenance import differences
@@ -92,18 +93,20 @@ def _as_made(report: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def file_differences(before: Path, after: Path) -> list[str]:
-    """Compare two results byte by byte, `TIMED_FILES` aside."""
-    names = {
-        path.relative_to(folder).as_posix()
-        for folder in (before, after)
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+    """Compare a new result with an old one byte by byte, `TIMED_FILES` aside.
+
+    Files of the old one that no job makes are the user's own and don't count.
+    """
+    names = {name for name in _files(before) if is_made(name)} | _files(after)
     return [
         f"{name} has other bytes" if _both(before / name, after / name) else f"{name} is missing"
         for name in sorted(names - TIMED_FILES)
         if not _same(before / name, after / name)
     ]
+
+
+def _files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
 def _read(path: Path) -> tuple[dict[str, Any], Mapping[str, Any]]:

@@ -24,11 +24,13 @@ LOCKED = ROOT / "requirements" / "ci.txt"
 IMAGE = (ROOT / "requirements" / "image.txt", ROOT / "requirements" / "torch.txt")
 
 ALLOWED = re.compile(
-    r"MIT|BSD|Apache|ISC\b|PSF|Python Software|MPL|Mozilla|HPND|Unlicense|zlib|CC0",
+    r"\b(MIT\b|0?BSD|Apache|ISC\b|PSF|Python Software|MPL|Mozilla|HPND|Unlicense|zlib|CC0)",
     re.IGNORECASE,
 )
 FORBIDDEN = re.compile(
-    r"GPL|General Public|SSPL|BUSL|Commons Clause|non-?commercial", re.IGNORECASE
+    r"GPL|General Public|SSPL|BUSL|Commons Clause|non-?commercial|\bNC\b|proprietary|"
+    r"commercial licen",
+    re.IGNORECASE,
 )
 NVIDIA = "under NVIDIA's own terms; comes with PyPI's builds of torch alone, not in the image"
 EXCEPTIONS = {
@@ -50,9 +52,9 @@ INTRO = """\
 
 Made by `make licences LOCKED=1` from the packages of [requirements/ci.txt](../requirements/ci.txt)
 on Linux, x86-64, Python 3.11. `.ci/run` compares them and fails on a licence that is not allowed:
-MIT, BSD, Apache, ISC, PSF, MPL, HPND and the like are; GPL, AGPL, LGPL, licences that forbid
-commercial use, and unknown ones are not, but for the exceptions named below. compress-export itself
-is under Apache-2.0.
+MIT, BSD, Apache, ISC, PSF, MPL, HPND and the like are; GPL, AGPL, LGPL, proprietary licences,
+those that forbid commercial use, and unknown ones are not, but for the exceptions named below.
+compress-export itself is under Apache-2.0.
 """
 
 

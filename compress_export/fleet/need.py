@@ -60,7 +60,8 @@ def need_of(
 
     Boards for which this is equal get the same files. Left out are its names, clock and cores,
     storage, deployment, and the budgets that no step goes by: process memory, which is only
-    judged, and latency where this machine can't measure it for the board.
+    judged, and latency where this machine can't measure it for the board. A board that is this
+    machine gets files of its own, since they alone can be measured on their board.
 
     Args:
         board: the user's limits and rules already in place of its own.
@@ -69,7 +70,9 @@ def need_of(
     """
     from compress_export.latency_target import why_not_searchable
     from exporters.bundle import limits_of
+    from runtime_bench import BoardRef, is_board
 
+    reference = BoardRef(board.id, board.kind, board.cpu.arch, board.cpu.isa, board.cpu.cores)
     idle = {_NEVER_STEERS} | ({LATENCY} if why_not_searchable(board, formats) else set())
     if by_measurement:
         idle = set()
@@ -86,6 +89,7 @@ def need_of(
         "runtimes": sorted(runtime.name for runtime in board.runtimes),
         "opset": board.onnx_opset_max,
         "ir": board.onnx_ir_max,
+        "this_machine": is_board(reference),
     }
 
 

@@ -27,6 +27,7 @@ from compress_export.html_report.words import (
     points_text,
     size_text,
 )
+from compress_export.shown import drawable
 from compress_export.whole_files import write_whole
 
 _NAMED = 6
@@ -107,10 +108,10 @@ def run_names(folders: Sequence[Path]) -> list[str]:
     """Name runs by their folders, with as many parents as it takes to tell them apart."""
     paths = [folder.resolve() for folder in folders]
     for depth in range(1, max(len(path.parts) for path in paths)):
-        names = ["/".join(path.parts[-depth:]) for path in paths]
+        names = [drawable("/".join(path.parts[-depth:])) for path in paths]
         if len(set(names)) == len(names):
             return names
-    return [f"{path.name} ({number})" for number, path in enumerate(paths, 1)]
+    return [f"{drawable(path.name)} ({number})" for number, path in enumerate(paths, 1)]
 
 
 def compared_files(runs: Sequence[RunFolder], names: Sequence[str]) -> list[ComparedFile]:

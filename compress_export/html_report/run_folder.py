@@ -25,6 +25,7 @@ from compress_export.evidence import (
     TORCH_BASELINE,
 )
 from compress_export.outputs import FLEET_REPORT
+from compress_export.shown import drawable, printable_tree
 from runtime_bench.manifest import inside
 from runtime_bench.npz import read_arrays
 from runtime_bench.plain_json import read_json
@@ -142,7 +143,7 @@ def run_folders(folder: Path) -> list[Path]:
 
 
 def read_run(folder: Path) -> RunFolder:
-    """Read a run folder.
+    """Read a run folder. Its texts are made fit for pictures, see `shown.drawable`.
 
     Raises:
         UsageError: it holds no report.json that this version can read.
@@ -195,11 +196,11 @@ def _report(folder: Path) -> Report:
     version = report.get("schema_version") if isinstance(report, dict) else None
     if version != 1:
         raise UsageError(f"{path} has schema_version {version}, this program reads 1")
-    return dict(report)
+    return dict(printable_tree(report, drawable))
 
 
 def _json(path: Path, missing: Any) -> Any:
-    return read_json(path) if path.is_file() else missing
+    return printable_tree(read_json(path), drawable) if path.is_file() else missing
 
 
 def _classes(folder: Path) -> tuple[str, ...]:

@@ -55,7 +55,8 @@ def run_sweep(sweep: Sweep, out: Path, address: str | None, console: Console) ->
             codes[name] = code
             line = f"{len(codes)} of {len(sweep.trials)}: {name}: {_ending(out / name, code)}"
             print_line(console, line)
-            _compare(out, {t.name: codes[t.name] for t in sweep.trials if t.name in codes})
+            so_far = {t.name: codes[t.name] for t in sweep.trials if t.name in codes}
+            _compare(out, so_far, console)
     return worst(codes.values())
 
 
@@ -119,16 +120,22 @@ def _ending(folder: Path, code: ExitCode) -> str:
     return f"failed: {lines[-1] if lines else 'its worker died'}"
 
 
-def _compare(out: Path, codes: Mapping[str, ExitCode]) -> None:
-    """Write the page, and the list of what it compares, about the trials so far."""
-    from compress_export.html_report import write_comparison
+def _compare(out: Path, codes: Mapping[str, ExitCode], console: Console) -> None:
+    """Write the list of what the trials so far ended with, and the page that compares them.
+
+    Where there can be no page, say why: trials must not be lost over a picture of them.
+    """
+    from compress_export.html_report import PAGE, write_comparison
 
     done = [out / name for name, code in codes.items() if code is not ExitCode.TOOL_FAILED]
     write_whole(
         out / "sweep.json", json.dumps({n: int(code) for n, code in codes.items()}, indent=2)
     )
     if done:
-        write_comparison(done, out / "report.html")
+        try:
+            write_comparison(done, out / PAGE)
+        except Exception as error:
+            print_line(console, f"{PAGE} was not written, {type(error).__name__}: {error}")
 
 
 def _installed() -> Any:

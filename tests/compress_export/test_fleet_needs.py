@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gate_reports import ONNX, artifact, job_report, write
+from html_runs import plain_report
 
 from boards import Board, load_board
 from compress_export.cli import main
 from compress_export.errors import UsageError
+from compress_export.fleet.adopt import adopt
 from compress_export.fleet.matrix import matrix_markdown, matrix_rows
-from compress_export.fleet.need import distinct_needs, need_of
+from compress_export.fleet.need import Member, distinct_needs, need_of
 from compress_export.job_file import read_fleet_file, resolve_jobs
 from compress_export.options import JobOptions
+from runtime_bench.host import BOARD_VARIABLE
 
 
 def jobs(*boards: str, **options: Any) -> list[JobOptions]:
@@ -100,6 +104,31 @@ def test_a_latency_budget_parts_needs_where_it_steers(monkeypatch: pytest.Monkey
     assert need(faster) == need(jetson)
     monkeypatch.setattr(where, lambda *_: None)
     assert need(faster) != need(jetson)
+
+
+def test_a_board_that_is_this_machine_gets_files_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are measured on their board, which the others' are not."""
+    monkeypatch.setenv(BOARD_VARIABLE, "jetson")
+    assert len(distinct_needs(jobs("jetson", "orin-nano"))) == 2
+    monkeypatch.setenv(BOARD_VARIABLE, "rpi5")
+    assert len(distinct_needs(jobs("jetson", "orin-nano"))) == 1
+
+
+def test_what_one_board_measured_is_nothing_of_another(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = artifact(measured_on="board", host_matches_board=False)
+    report = {**plain_report(), **job_report(measured, board="jetson"), "inputs": {}}
+    write(tmp_path, report)
+    member = Member(JobOptions(board="orin-nano"), load_board("orin-nano"))
+    mine = adopt(tmp_path, report, member, lambda line: None)
+    assert {entry["measured_on"] for entry in mine["artifacts"]} == {"host"}
+    assert mine["verdict"] == "unverified"
+    assert main(["gate", str(tmp_path), "--require-measured"]) == 4
+    said = capsys.readouterr().out
+    assert f"unverified orin-nano {ONNX} peak_rss_mib" in said
 
 
 def test_a_mistake_in_any_board_comes_before_all_work() -> None:

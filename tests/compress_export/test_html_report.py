@@ -154,6 +154,21 @@ def test_parts_that_are_missing_are_left_out(
     assert found & {"tradeoff", "channels", "machine", "answers", "decisions"} == sections
 
 
+def test_names_that_xml_cannot_hold_cost_no_page(tmp_path: Path) -> None:
+    """A zero-width joiner, which is no character of a terminal's, stays."""
+    control, joined = "a\x01b\x1b", "\u0645\u06cc\u200c\u062e"
+    folder = write_run(tmp_path / "run", (control, joined, *DIGITS[2:]), model="m\x00")
+    layers = [{"layer": "conv\uffff\x0b", "channels": 16, "kept": 4}]
+    (folder / "evidence" / "layers.json").write_text(json.dumps(layers))
+    text = write_html_report(folder).read_text(encoding="utf-8")
+    assert not re.search("[\x00-\x08\x0b\x0c\x0e-\x1f\uffff]", text)
+    for name in ("a?b?", joined, "conv??", "m?"):
+        assert name in text, name
+    other = write_run(tmp_path / "tab\x02 \udce9")
+    page = write_comparison([folder, other], tmp_path / "both.html").read_text(encoding="utf-8")
+    assert "tab? ?" in page
+
+
 def test_a_run_without_bench_has_no_accuracy(tmp_path: Path) -> None:
     report = plain_report()
     for entry in report["artifacts"]:

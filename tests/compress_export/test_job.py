@@ -240,6 +240,7 @@ def test_saved_networks_go_on(jetson: Ended, tmp_path: Path) -> None:
 
 def test_bench_alone_measures_a_folder_again(jetson: Ended, tmp_path: Path) -> None:
     shutil.copytree(jetson.out, tmp_path / "out")
+    (tmp_path / "out" / "notes.txt").write_text("mine")
     options = "--board jetson --stages bench --latency-runs 5 --require-measured --max-drop 60"
     again = run_here(tmp_path / "out", *options.split(), "--bundle-samples", "30")
     assert again.code == 4, again.complained  # the Jetson's memory was not measured on one
@@ -250,6 +251,7 @@ def test_bench_alone_measures_a_folder_again(jetson: Ended, tmp_path: Path) -> N
     assert len(open_samples(again.out / "bundle" / "samples.npz")) == 30
     verify_sums(again.out / "bundle")
     assert figure_differences(old, new) == []
+    assert (again.out / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize(

