@@ -13,7 +13,7 @@ from pathlib import Path
 from benchmarks.pruning import results
 from benchmarks.pruning.page.comparison import environments
 from benchmarks.pruning.page.markdown import fill, picture
-from benchmarks.quantization import bits, joint, modes, tables, train_mobilenet
+from benchmarks.quantization import bits, joint, modes, tables, times, train_mobilenet
 from benchmarks.quantization.plot import PICTURE, draw, points
 from benchmarks.quantization.setting import FOLDER
 from benchmarks.quantization.tables import Row, complete
@@ -38,8 +38,11 @@ def main() -> None:
 
 
 def read(folder: Path, file: str) -> list[Row]:
-    """Return the rows of a file that count."""
-    return complete(results.rows(folder / file))
+    """Return the rows of a file that count, those of files with their newest times."""
+    found = complete(results.rows(folder / file))
+    if file == modes.FILE:
+        return times.with_newest(found, results.rows(folder / times.FILE))
+    return found
 
 
 def sections(folder: Path) -> dict[str, str]:

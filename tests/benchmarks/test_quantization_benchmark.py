@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import nn
 
 from benchmarks.pruning import compare
 from benchmarks.pruning.setting import NETWORKS, Network
-from benchmarks.quantization import bits, joint, modes
+from benchmarks.quantization import bits, joint, modes, times
 from benchmarks.quantization.mobilenet import mobilenet_v2
 from benchmarks.quantization.peers import NAMES, Peer, described, peers
 from benchmarks.quantization.setting import saved_options
@@ -78,6 +79,26 @@ def test_files_are_measured_beside_their_float_file_and_once(
     stored = (files / "onnxruntime-default" / "onnxruntime-default.onnx").stat().st_size
     assert other["size_bytes"] == stored
     assert len(call(monkeypatch, modes, words, tmp_path)) == 3
+
+
+def test_files_can_be_timed_again(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modes, "FILE_PRECISIONS", ("float32", "int8"))
+    rows = call(monkeypatch, modes, f"{saved} --formats onnx --runs 3", tmp_path)
+    words = f"times --work {tmp_path} --results {tmp_path / 'results'}"
+    monkeypatch.setattr(sys, "argv", words.split())
+    times.main()
+    timed = [json.loads(line) for line in (tmp_path / "results" / times.FILE).open()]
+    assert [row["mode"] for row in timed] == [row["mode"] for row in rows]
+    assert {row["float_latency_p50_ms"] for row in timed} == {timed[0]["latency_p50_ms"]}
+    shown = times.with_newest(rows, timed)
+    assert [row["latency_p50_ms"] for row in shown] == [row["latency_p50_ms"] for row in timed]
+    assert [row["top1"] for row in shown] == [row["top1"] for row in rows]
+    assert times.with_newest(rows, []) == rows
+    shutil.rmtree(tmp_path / "quantization")
+    with pytest.raises(SystemExit, match="no files there"):
+        times.main()
 
 
 def test_another_size_is_for_times_alone(
