@@ -262,3 +262,44 @@ def test_ranges_of_every_method_are_those_of_the_files(
     widest = of_torch(model, "int8", format, calibration, images)
     share = {"onnx": 0.1, "tflite": 0.5}[format]  # TFLite's outputs are rounded, as above
     assert np.abs(answers - expected).mean() < share * np.abs(answers - widest).mean()
+
+
+@pytest.mark.parametrize(("kind", "reduced"), [("convolution", True), ("linear", False)])
+def test_weights_of_dynamic_files_are_unsigned(tmp_path, kind: str, reduced: bool) -> None:
+    """An image of one 1 among zeros is exact at a scale of its own and brings a weight to light."""
+    torch.manual_seed(0)
+    layers = {
+        "convolution": [nn.Conv2d(3, 4, 8, bias=False), nn.Flatten()],
+        "linear": [nn.Flatten(), nn.Linear(192, 4, bias=False)],
+    }
+    model = nn.Sequential(*layers[kind]).eval()
+    with torch.no_grad():
+        for number, channel in enumerate(next(model.parameters())):
+            channel.add_(0.05).mul_(1 + number)  # neither symmetric nor alike
+    assert BOARD.quantization.onnx is not None
+    rules = BOARD.quantization.onnx.model_copy(update={"reduce_range": reduced})
+    board = BOARD.model_copy(
+        update={"quantization": BOARD.quantization.model_copy(update={"onnx": rules})}
+    )
+    images = np.eye(192, dtype=np.float32).reshape(192, 3, 8, 8)
+    (file,) = export_files(
+        model,
+        stage="slim",
+        folder=tmp_path,
+        input_shape=(3, 8, 8),
+        calibration=Calibration(lambda: stream(images, 64)),
+        validation=lambda: stream(images, 64),
+        board=board,
+        formats=("onnx",),
+        precisions=("int8-dynamic",),
+        progress=lambda line: None,
+    )
+    run = onnx_runner(tmp_path / file.path, [file.output.name])
+    answers = np.concatenate([run(image[None])[0] for image in images])
+    x = torch.from_numpy(images)
+    scheme = Scheme.of("int8-dynamic", rules)
+    with torch.no_grad():
+        expected = FakeQuantized(copy.deepcopy(model), scheme, lambda: [x], x[:1]).eval()(x).numpy()
+        exact = model(x).numpy()
+    np.testing.assert_allclose(answers, expected, rtol=0, atol=1e-6)
+    assert np.abs(exact - expected).max() > 1e-4
