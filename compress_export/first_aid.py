@@ -11,7 +11,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from compress_export.first_aid_figures import FirstAid, LayerCost, Mixture, Remedy
-from compress_export.quantization_training import calibration_tensors, scheme_of
+from compress_export.quantization_training import (
+    calibration_tensors,
+    rounded_as_files,
+    scheme_of,
+)
 from compress_export.targets import DEFAULT_MAX_DROP
 
 if TYPE_CHECKING:
@@ -139,10 +143,7 @@ def _why_no_mixture(job: Job, network: nn.Module) -> str | None:
 
 def _rounded(job: Job, network: nn.Module) -> FakeQuantized:
     """A copy that answers as the job's files will."""
-    from compressor.quantization.fake import FakeQuantized
-
-    clone = copy.deepcopy(network).cpu()
-    return FakeQuantized(clone, scheme_of(job), calibration_tensors(job.task), job.task.example())
+    return rounded_as_files(job, copy.deepcopy(network).cpu())
 
 
 def _equalized(job: Job, network: nn.Module) -> FakeQuantized | None:

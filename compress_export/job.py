@@ -251,6 +251,8 @@ def checked_task(
         graph = channel_graph(task.model, task.example())
     except TraceError as error:
         raise InputError(f"--model {task.architecture}: {error}") from error
+    if "prune" not in options.stages:
+        return task
     if graph.class_count == 0:
         raise InputError(f"--model {task.architecture}: none of its channels can be pruned")
     if CATALOGUE[options.method].by_norms:

@@ -261,16 +261,10 @@ class JobOptions(BaseModel):
     def _check_quantization_training(self) -> None:
         if self.qat_epochs == 0:
             return
-        given = f"--qat-epochs {self.qat_epochs}"
         if self.codebook is not None:
             raise ValueError(
-                f"{given} and --codebook {self.codebook} exclude each other: training for rounded "
-                "weights would give every weight a value of its own"
-            )
-        if self.calibration not in (None, "minmax"):
-            raise ValueError(
-                f"{given} trains with ranges from minimum to maximum, not with --calibration "
-                f"{self.calibration}; leave that out"
+                f"--qat-epochs {self.qat_epochs} and --codebook {self.codebook} exclude each "
+                "other: training for rounded weights would give every weight a value of its own"
             )
 
     def _check_bundle_samples(self) -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from compress_export.schedule import quantization_recipe
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from compress_export.job import Job
     from compress_export.task import Task
+    from compressor.quantization.fake import FakeQuantized
     from compressor.quantization.scheme import Scheme
 
 
@@ -69,7 +70,6 @@ def train_for_files(job: Job) -> None:
     """
     from compress_export.pruning import Pruned
     from compress_export.tuning import tune
-    from compressor.quantization.fake import FakeQuantized
     from compressor.training import evaluate
 
     task, log = job.task, job.log
@@ -77,7 +77,7 @@ def train_for_files(job: Job) -> None:
     images = task.images("quantization")
     network = copy.deepcopy(before.model)
     with log.timed("quantization training"):
-        fake = FakeQuantized(network, scheme_of(job), calibration_tensors(task), task.example())
+        fake = rounded_as_files(job, network)
         rounded = evaluate(fake, images.validation(), task.compute, task.objective)
         recipe = quantization_recipe(job.options, job.epochs, task.batch_size)
         score = tune(job, fake, "quantization", recipe)
@@ -91,6 +91,28 @@ def train_for_files(job: Job) -> None:
         score,
     )
     log.say(f"quantization: {job.quantization.line}")
+
+
+def rounded_as_files(job: Job, network: nn.Module) -> FakeQuantized:
+    """Return a network that answers as the job's files will; its norms are folded in place."""
+    from compressor.quantization.fake import FakeQuantized
+    from exporters.clipping import Grid
+    from exporters.ranges import Observe, find_ranges
+
+    task, method = job.task, job.board.quantization.calibration
+
+    def find(
+        observe: Observe, bits: int, symmetric: bool, exact: Collection[str]
+    ) -> Mapping[str, tuple[float, float]]:
+        return find_ranges(observe, method, Grid(bits, symmetric), exact)
+
+    return FakeQuantized(
+        network,
+        scheme_of(job),
+        calibration_tensors(task),
+        task.example(),
+        None if method == "minmax" else find,
+    )
 
 
 def scheme_of(job: Job) -> Scheme:

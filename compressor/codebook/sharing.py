@@ -8,7 +8,7 @@ dense = bake(shared)                  # ordinary weights, at most 16 values a la
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +56,8 @@ def share_weights(model: nn.Module, entries: int, *, fit: Fit = kmeans, seed: in
     """Return a copy whose convolutions and linear layers take `entries` values each.
 
     Biases, norms and other parameters stay as they are. A layer of fewer distinct weights gets
-    a smaller codebook.
+    a smaller codebook. Layers that share a parameter share its centroids; one that something else
+    than such layers has as well stays as it is.
 
     Args:
         model: on the CPU; stays as it was.
@@ -68,12 +69,15 @@ def share_weights(model: nn.Module, entries: int, *, fit: Fit = kmeans, seed: in
         InputError: entries out of range, or weights that aren't finite.
     """
     shared = copy.deepcopy(model)
-    for module in _layers(shared):
-        assert isinstance(module.weight, Tensor)
-        codebook = _codebook(module.weight, entries, fit, seed)
-        indices = torch.from_numpy(codebook.indices)
-        parametrization = SharedWeight(indices, module.weight.shape)
-        parametrize.register_parametrization(module, "weight", parametrization, unsafe=True)
+    for modules in _layers(shared):
+        weight = modules[0].get_parameter("weight")
+        codebook = _codebook(weight, entries, fit, seed)
+        parametrization = SharedWeight(torch.from_numpy(codebook.indices), weight.shape)
+        for module in modules:
+            # torch turns the parameter itself into theta, which only one layer may have then
+            module.register_parameter("weight", _alone(weight))
+            parametrize.register_parametrization(module, "weight", parametrization, unsafe=True)
+            _chain(module).original = _chain(modules[0]).original
     return shared
 
 
@@ -83,9 +87,16 @@ def bake(shared: nn.Module) -> nn.Module:
     In place, since torch lets copies of a parametrized module share the class that it removes
     from.
     """
-    for module in list(shared.modules()):
+    tied: dict[int, list[nn.Module]] = {}
+    for module in shared.modules():
         if _is_shared(module):
+            tied.setdefault(id(_chain(module).original), []).append(module)
+    for modules in tied.values():
+        for module in modules:
+            # torch turns theta itself into the weight, and the others still need it
+            _chain(module).original = _alone(_chain(module).original)
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+            module.register_parameter("weight", modules[0].get_parameter("weight"))
     return shared
 
 
@@ -102,17 +113,31 @@ def _codebook(weight: Tensor, entries: int, fit: Fit, seed: int) -> Codebook:
     return fit(weight.detach().numpy().ravel().astype(np.float64), entries, seed)
 
 
-def _layers(model: nn.Module) -> Iterator[nn.Module]:
-    """Layers whose weight is a parameter of their own; a weight norm's is computed."""
-    for module in list(model.modules()):
-        if isinstance(module, _ConvNd | nn.Linear) and isinstance(
-            module._parameters.get("weight"), nn.Parameter
-        ):
-            yield module
+def _layers(model: nn.Module) -> list[list[nn.Module]]:
+    """Layers by their weight, where that is a parameter of layers alone; a weight norm's is
+    computed."""
+    layers: dict[int, list[nn.Module]] = {}
+    others: set[int] = set()
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if name == "weight" and isinstance(module, _ConvNd | nn.Linear):
+                layers.setdefault(id(parameter), []).append(module)
+            else:
+                others.add(id(parameter))
+    return [modules for key, modules in layers.items() if key not in others]
+
+
+def _alone(parameter: nn.Parameter) -> nn.Parameter:
+    """A copy that nothing else has."""
+    return nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+
+
+def _chain(module: nn.Module) -> Any:
+    """What torch keeps of a parametrized weight: `original`, theta here, and the function of it."""
+    return module.parametrizations["weight"]  # type: ignore[index]
 
 
 def _is_shared(module: nn.Module) -> bool:
-    if not parametrize.is_parametrized(module, "weight"):
-        return False
-    chain = getattr(module.parametrizations, "weight")  # noqa: B009 (an attribute by torch's rule)
-    return isinstance(chain[0], SharedWeight)
+    return parametrize.is_parametrized(module, "weight") and isinstance(
+        _chain(module)[0], SharedWeight
+    )

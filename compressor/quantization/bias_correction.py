@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from compressor.quantization.calls import Calls
-from compressor.quantization.fake import Calibration, FakeQuantized
+from compressor.quantization.fake import FakeQuantized
 from compressor.quantization.layers import Layer
+from compressor.quantization.observing import Calibration
 
 
 @torch.no_grad()

@@ -28,11 +28,13 @@ class Call:
         name: of the function or tensor method, without underscores: "conv2d", "add", "relu".
         sources: operations whose results it read, by number; -1 is the network's input.
         constants: tensors that it read and that no operation made, such as weights.
+        shape: of its `answer`; empty where it has none.
     """
 
     name: str
     sources: tuple[int, ...]
     constants: tuple[Tensor, ...]
+    shape: tuple[int, ...] = ()
 
 
 class Calls(TorchFunctionMode):
@@ -81,7 +83,10 @@ class WrittenCalls(Calls):
             sources = tuple(self._makers[t] for t in read if t in self._makers)
             constants = tuple(t for t in read if t not in self._makers)
             # What only asks (for a size, say) is counted and has no part in anything else.
-            self.calls.append(Call(name, sources, constants) if results else Call(name, (), ()))
+            found = answer(result)
+            shape = () if found is None else tuple(found.shape)
+            asks = not results
+            self.calls.append(Call(name, (), ()) if asks else Call(name, sources, constants, shape))
             if sources:
                 for tensor in results:
                     self._makers[tensor] = number

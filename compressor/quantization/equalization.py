@@ -23,6 +23,7 @@ _HOMOGENEOUS = frozenset(
     """adaptive_avg_pool2d avg_pool2d contiguous dropout dropout2d flatten leaky_relu max_pool2d
     prelu relu""".split()  # noqa: SIM905
 )
+_POOLS = frozenset({"adaptive_avg_pool2d", "avg_pool2d", "max_pool2d"})
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _MOST_ROUNDS = 50
 _CLOSE_ENOUGH = 1e-3
@@ -68,14 +69,16 @@ def chains(calls: Sequence[Call], outputs: Collection[int], layers: Sequence[Lay
     for layer in layers:
         if layer.call in inner or not isinstance(layer.module, (*_CONVOLUTIONS, nn.Linear)):
             continue
-        chain, place = [layer], layer.end
+        chain, place, axis = [layer], layer.end, layer.channel_axis
+        if axis == 1 and len(calls[place].shape) != layer.weight.dim():
+            continue  # a single image, without an axis for several: its channels come first
         while len(readers[place]) == 1 and place not in outputs:
-            place = readers[place][0]
+            shape, place = calls[place].shape, readers[place][0]
             follower = by_call.get(place)
             if follower is None:
-                if calls[place].name not in _HOMOGENEOUS or len(calls[place].sources) != 1:
+                if not _passes_channels(calls[place], shape, axis):
                     break
-            elif not _takes_channels(follower, chain[-1]):
+            elif not _takes_channels(follower, chain[-1], shape, axis):
                 break
             else:
                 chain.append(follower)
@@ -96,12 +99,38 @@ def _depthwise(layer: Layer) -> bool:
     )
 
 
-def _takes_channels(layer: Layer, before: Layer) -> bool:
-    """Whether every input of a layer is one output channel of the layer before."""
+def _passes_channels(call: Call, shape: tuple[int, ...], axis: int) -> bool:
+    """Whether an operation leaves every channel to itself and on its axis.
+
+    Args:
+        shape: of what it reads.
+        axis: of the channels there, 1 or -1.
+    """
+    if call.name not in _HOMOGENEOUS or len(call.sources) != 1:
+        return False
+    if call.name in _POOLS:
+        return axis == 1 and len(shape) == 4  # of three axes all but the first are pooled
+    if call.name != "flatten":
+        return True
+    after = call.shape
+    return len(after) > 1 and after[0] == shape[0] and after[axis] == shape[axis]
+
+
+def _takes_channels(layer: Layer, before: Layer, shape: tuple[int, ...], axis: int) -> bool:
+    """Whether every input of a layer is one output channel of the layer before.
+
+    Equal numbers don't say so: there may be as many tokens as channels.
+
+    Args:
+        shape: of what the layer reads.
+        axis: of the channels there, 1 or -1.
+    """
     module, channels = layer.module, before.weight.shape[0]
     if isinstance(module, nn.Linear):
-        return module.in_features == channels
+        return module.in_features == channels and (axis == -1 or len(shape) == 2)
     if not isinstance(module, _CONVOLUTIONS) or module.in_channels != channels:
+        return False
+    if axis != 1 or len(shape) != layer.weight.dim():
         return False
     return module.groups == 1 or _depthwise(layer)
 

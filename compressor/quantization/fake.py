@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from compressor.quantization.calls import Calls, answer, written
+from compressor.quantization.calls import written
 from compressor.quantization.grid import Grid
 from compressor.quantization.layers import Layer, named_layers
 from compressor.quantization.neutral import fold_norms
+from compressor.quantization.observing import Calibration, FindRanges, extremes, ranges_by
 from compressor.quantization.points import (
     INPUT,
     folded_norms,
@@ -22,16 +22,16 @@ from compressor.quantization.points import (
 from compressor.quantization.rounding import AtLayer, Rounding
 from compressor.quantization.scheme import Scheme
 
-Calibration = Callable[[], Iterable[Tensor]]
-"""Starts the stream of calibration batches, float32 (N, C, H, W), anew."""
+_FIXED_IN_TFLITE = frozenset({"sigmoid", "softmax", "tanh"})
+"""Whose results have one grid by TFLite's specification, whatever calibration finds."""
 
 
 class FakeQuantized(nn.Module):
     """Rounds weights and activations where files do, with the files' own scales.
 
-    Ranges of activations are not learned: they are the minima and maxima of the float network over
-    the calibration samples, as in the files, and are measured anew when the mode is set and weights
-    have changed since. So nothing that was learned is lost on the way into a file.
+    Ranges of activations are not learned: they are those of the float network over the calibration
+    samples, as in the files, and are measured anew when the mode is set and weights have changed
+    since. So nothing that was learned is lost on the way into a file.
 
     The network stays in eval mode (batch norms fixed, dropout off) also while it trains; its batch
     norms are folded in place (`neutral.fold_norms`).
@@ -42,17 +42,23 @@ class FakeQuantized(nn.Module):
         calibration: the samples that the files will be calibrated with; not read where activations
             stay in float.
         example: one input, shape (1, C, H, W).
+        find: the files' method of calibration; minima and maxima by default.
 
     Attributes:
         layers: by name, those that are called once with a weight of their own.
     """
 
     def __init__(
-        self, network: nn.Module, scheme: Scheme, calibration: Calibration, example: Tensor
+        self,
+        network: nn.Module,
+        scheme: Scheme,
+        calibration: Calibration,
+        example: Tensor,
+        find: FindRanges | None = None,
     ) -> None:
         super().__init__()
         self.network = network.eval()
-        self._scheme, self._calibration = scheme, calibration
+        self._scheme, self._calibration, self._find = scheme, calibration, find
         calls, outputs = written(network, example)
         pairs = folded_norms(network, calls, outputs)
         fold_norms(network, pairs)
@@ -62,8 +68,14 @@ class FakeQuantized(nn.Module):
         self._layer_of = {pair.norm_call: pair.layer_call for pair in pairs}
         self._input_of = inputs_of_layers(calls)
         self._points: set[int] = set()
+        self._unclipped: set[int] = set()
         if scheme.activation_bits is not None:
             self._points = rounded_results(calls, outputs, outputs_too=scheme.quantized_outputs)
+            self._unclipped = self._points - rounded_results(calls, outputs, outputs_too=False)
+            if scheme.quantized_outputs:
+                self._unclipped |= {
+                    n for n in self._points - {INPUT} if calls[n].name in _FIXED_IN_TFLITE
+                }
         self._grids: Mapping[int, Grid] = {}
         self._measured: tuple[int, ...] | None = None
         self._calls = calls
@@ -122,41 +134,24 @@ class FakeQuantized(nn.Module):
             self._measured = versions
         return self
 
-    @torch.no_grad()
     def _measure(self) -> Mapping[int, Grid]:
         """Return the grid of every rounded result, by number, from the float network's ranges."""
-        ranges: dict[int, tuple[float, float]] = {}
-        device = next(self.network.parameters()).device
-        for x in self._calibration():
-            x = x.to(device)
-            _widen(ranges, INPUT, x)
-            with _Watching(self._points, ranges):
-                self.network(x)
-        bits = self._scheme.activation_bits
+        bits, network, points = self._scheme.activation_bits, self.network, self._points
         assert bits is not None
         symmetric = self._scheme.symmetric_activations or bits == 16
+        if self._find is None:
+            ranges = extremes(network, points, self._calibration)
+        else:
+            ranges = ranges_by(
+                self._find,
+                network,
+                points,
+                self._unclipped,
+                self._calibration,
+                bits,
+                symmetric=symmetric,
+            )
         return {
             number: Grid.of_range(low, high, bits, symmetric=symmetric)
             for number, (low, high) in ranges.items()
         }
-
-
-class _Watching(Calls):
-    """Widens the ranges of some results."""
-
-    def __init__(self, points: set[int], ranges: dict[int, tuple[float, float]]) -> None:
-        super().__init__()
-        self._points, self._ranges = points, ranges
-
-    def call(self, number: int, name: str, run: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        result = run(*args, **kwargs)
-        x = answer(result)
-        if number in self._points and x is not None:
-            _widen(self._ranges, number, x)
-        return result
-
-
-def _widen(ranges: dict[int, tuple[float, float]], number: int, x: Tensor) -> None:
-    low, high = (float(v) for v in x.detach().aminmax())
-    known = ranges.get(number, (low, high))
-    ranges[number] = min(known[0], low), max(known[1], high)

@@ -80,6 +80,25 @@ def rounded_weight(weight: Tensor, scales: Tensor, limit: int, axis: int | None)
     return torch.fake_quantize_per_channel_affine(weight, scales, zeros, axis, -limit, limit)
 
 
+def asymmetric_weight(weight: Tensor, limit: int, axis: int | None) -> Tensor:
+    """Return a weight in float32, rounded to the integers from 0 to 2 limit + 1 and a zero point.
+
+    The grid holds 0 and reaches from the smallest to the largest value, as `Grid.of_range` has it.
+
+    Args:
+        axis: of the output channels, each with a grid of its own; None for one grid.
+    """
+    values, steps = weight.detach(), 2 * limit + 1
+    others = [i for i in range(weight.dim()) if i != axis]
+    low = values.amin(dim=others).reshape(-1).clamp_max(0)
+    high = values.amax(dim=others).reshape(-1).clamp_min(0)
+    scales = ((high - low) / steps).clamp_min(_SMALLEST_SCALE)
+    zeros = (-low / scales).round().int()
+    if axis is None:
+        return torch.fake_quantize_per_tensor_affine(weight, scales, zeros, 0, steps)
+    return torch.fake_quantize_per_channel_affine(weight, scales, zeros, axis, 0, steps)
+
+
 def rounded_bias(bias: Tensor, steps: Tensor) -> Tensor:
     """Return a bias in whole steps, with the gradient of the bias itself.
 

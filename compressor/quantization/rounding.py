@@ -8,7 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from compressor.quantization.calls import Calls, answer, with_answer
-from compressor.quantization.grid import Grid, rounded_bias, rounded_weight, weight_scales
+from compressor.quantization.grid import (
+    Grid,
+    asymmetric_weight,
+    rounded_bias,
+    rounded_weight,
+    weight_scales,
+)
 from compressor.quantization.points import LAYERS
 from compressor.quantization.scheme import Scheme
 
@@ -61,6 +67,10 @@ class Rounding(Calls):
         scheme, weight = self._scheme, layer.named["weight"]
         alone = scheme.per_channel_linear if name == "linear" else scheme.per_channel_convolutions
         axis = _channel_axis(name, layer) if alone else None
+        if scheme.asymmetric_weights:
+            if name != "conv_transpose2d":
+                layer.named["weight"] = asymmetric_weight(weight, scheme.weight_limit, axis)
+            return
         scales = weight_scales(weight, scheme.weight_limit, axis)
         layer.named["weight"] = rounded_weight(weight, scales, scheme.weight_limit, axis)
         grid = self._grids.get(self._input_of[number]) if number in self._input_of else None

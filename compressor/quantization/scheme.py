@@ -9,6 +9,7 @@ from boards.parts import FilePrecision
 
 _LIMITS: dict[FilePrecision, int] = {"int4-weights": 7, "int2-weights": 1}
 _REDUCED_LIMIT = 64
+_REDUCED_UNSIGNED_LIMIT = 63  # 0 to 127
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Scheme:
     """Integer grids of weights and activations.
 
     Weights are symmetric (zero point 0) and use -q to q; so do symmetric activations. Other
-    activations use all 2**bits values and a zero point.
+    activations use all 2**bits values and a zero point, asymmetric weights 2 q + 2 values.
 
     Attributes:
         weight_limit: q of every weight of a convolution or linear layer: 127 for 8 bits, 7 for 4,
@@ -28,6 +29,8 @@ class Scheme:
         rounded_biases: biases are 32-bit integers in steps of the input's scale times the weight's,
             where activations are integers; otherwise they stay exact.
         quantized_outputs: whether the network's own outputs are rounded, too.
+        asymmetric_weights: with a zero point. Transposed convolutions stay exact then: files that
+            have such weights leave them in float.
     """
 
     weight_limit: int = 127
@@ -37,6 +40,7 @@ class Scheme:
     per_channel_linear: bool = True
     rounded_biases: bool = True
     quantized_outputs: bool = False
+    asymmetric_weights: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.weight_limit <= 127:
@@ -54,7 +58,9 @@ class Scheme:
         """Return what files of a precision hold that keep to a board's rules.
 
         int8-dynamic finds the ranges of activations anew for every image: only its weights are
-        known beforehand.
+        known beforehand. In ONNX these are unsigned, with one scale for a convolution and, where
+        convolutions had one for each channel in static files, one for each output of a linear
+        layer, by onnxruntime's `quantize_dynamic` (`exporters.onnx_dynamic`).
 
         Args:
             rules: of the format; None where the board has none: one scale for each channel.
@@ -70,6 +76,14 @@ class Scheme:
                 weights,
                 per_channel_convolutions=rules.per_channel_conv,
                 per_channel_linear=rules.per_channel_linear,
+            )
+        if precision == "int8-dynamic" and isinstance(rules, OnnxRules):
+            return replace(
+                weights,
+                weight_limit=_REDUCED_UNSIGNED_LIMIT if rules.reduce_range else 127,
+                asymmetric_weights=True,
+                per_channel_convolutions=False,
+                per_channel_linear=rules.per_channel_conv,
             )
         if precision not in ("int8", "int8-int16") or rules is None:
             return weights

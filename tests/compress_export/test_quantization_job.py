@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from tiny_jobs import NETWORK, QUICK, Ended, run_here
 from torch import nn
 
+from boards import load_board
 from compress_export import load_model
 from compress_export.errors import UsageError
 from compress_export.job_file import resolve_options
+from compress_export.quantization_training import rounded_as_files
 
 ROOT = Path(__file__).parents[2]
 Job = Callable[..., Ended]
@@ -88,15 +93,33 @@ def test_a_network_can_train_for_int8_without_being_pruned(job: Job) -> None:
     assert found["validation_score"] >= found["validation_score_rounded"]
 
 
+def test_what_is_trained_and_judged_is_clipped_as_the_boards_files_are() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(32, 3, 8, 8)
+    images[0, 0, 0, 0] = 50
+    task = SimpleNamespace(
+        calibration_stream=lambda: iter([images.numpy()]), example=lambda: images[:1]
+    )
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+    board, answers = load_board("x86-64"), {}
+    for method in ("minmax", "entropy"):
+        rules = board.quantization.changed(calibration=method)
+        exports = SimpleNamespace(precision="int8", formats=("onnx",))
+        board = board.model_copy(update={"quantization": rules})
+        job = cast(Any, SimpleNamespace(task=task, board=board, exports=exports))
+        with torch.no_grad():
+            answers[method] = rounded_as_files(job, copy.deepcopy(network)).eval()(images)
+    with torch.no_grad():
+        exact = network(images)
+    off = {method: (found - exact)[0].abs().mean() for method, found in answers.items()}
+    assert off["entropy"] > 3 * off["minmax"]  # of the image whose largest pixel is clipped
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"qat_epochs": "-1"}, "--qat-epochs -1: must be greater than or equal to 0"),
         ({"qat_epochs": "2", "codebook": "16"}, "--qat-epochs 2 and --codebook 16 exclude"),
-        (
-            {"qat_epochs": "2", "calibration": "entropy"},
-            "--qat-epochs 2 trains with ranges from minimum to maximum, not with --calibration",
-        ),
     ],
 )
 def test_wrong_values_are_refused(options: dict[str, str], says: str) -> None:

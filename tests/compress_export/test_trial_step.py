@@ -51,6 +51,13 @@ class Auxiliary(Net):
         return (logits, logits) if self.training else logits
 
 
+class Linear(nn.Sequential):
+    """Has no channels between layers."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(3 * 8 * 8, num_classes))
+
+
 class InPlace(Net):
     def forward(self, x: Tensor) -> Tensor:
         x *= 2
@@ -131,3 +138,9 @@ def test_two_images_are_tried_where_there_is_one(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(Task, "images", lambda *_: OneImage())
     check_trains(task(Net), distills=True)
+
+
+def test_channels_are_asked_for_where_they_are_pruned() -> None:
+    checked_task(options(Linear, stages=("quantize", "bench")), lambda _: None)
+    with pytest.raises(InputError, match="none of its channels can be pruned"):
+        checked_task(options(Linear), lambda _: None)

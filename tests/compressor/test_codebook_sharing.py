@@ -169,3 +169,37 @@ def test_a_baked_network_can_be_saved(tmp_path: Path) -> None:
     loaded = load_model(tmp_path)
     assert set(entries_of(loaded).values()) == {2}
     assert torch.equal(loaded(torch.ones(1, 3, 32, 32)), dense(torch.ones(1, 3, 32, 32)))
+
+
+class Tied(nn.Module):
+    """Two convolutions of one parameter, and a head whose weight is also an embedding's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3, padding=1)
+        self.second.weight = self.first.weight
+        self.head, self.names = nn.Linear(3, 4), nn.Embedding(4, 3)
+        self.names.weight = self.head.weight
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.second(torch.relu(self.first(x))))
+        return self.head(x.mean((2, 3))) + self.names.weight.sum(1)
+
+
+def test_layers_of_one_parameter_train_as_one_and_are_tied_again() -> None:
+    torch.manual_seed(0)
+    model = Tied().eval()
+    shared = share_weights(model, 4)
+    assert model.first.weight is model.second.weight
+    assert len(list(shared.parameters())) == len(list(model.parameters()))
+    optimizer = sgd(shared, Recipe(1, 0.1))
+    loss_of(shared).backward()
+    optimizer.step()
+    answers = shared(images())
+    dense = bake(shared)
+    assert dense.first.weight is dense.second.weight
+    assert dense.head.weight is dense.names.weight
+    assert torch.equal(dense(images()), answers)
+    assert not torch.equal(dense.first.weight, bake(share_weights(model, 4)).first.weight)
+    assert entries_of(dense) == {"first": 4, "second": 4, "head": 12}
+    assert dense.state_dict().keys() == model.state_dict().keys()

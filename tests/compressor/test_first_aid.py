@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Callable
 
 import pytest
 import torch
 from channel_nets import randomize
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from compressor.models import build_model
 from compressor.quantization.bias_correction import correct_biases
@@ -108,6 +110,42 @@ def test_equalization_of_a_whole_network_is_exact() -> None:
     x = torch.randn(2, 3, 16, 16).double()
     expected = network(x)
     assert len(equalize(network, x[:1])) == 9  # the pairs inside blocks
+    torch.testing.assert_close(network(x), expected, rtol=1e-9, atol=1e-9)
+
+
+class Mixing(nn.Module):
+    """Four channels of four tokens, from a convolution or a linear layer, and what reads them."""
+
+    def __init__(self, first: nn.Module, second: nn.Module, between: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.first, self.second, self.between = first, second, between
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.between(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "between", "equalized"),
+    [
+        (nn.Conv2d(3, 4, 4, 4), nn.Linear(4, 5), lambda x: x.flatten(2), False),
+        (nn.Conv2d(3, 4, 8, 8), nn.Linear(4, 5), lambda x: x.flatten(1).relu(), True),
+        (nn.Conv2d(3, 4, 4, 4), nn.Conv1d(4, 5, 3), lambda x: x.flatten(2).relu(), True),
+        (nn.Linear(8, 4), nn.Linear(4, 5), torch.relu, True),
+        (nn.Linear(8, 3), nn.Conv2d(3, 5, 3), torch.relu, False),
+        (nn.Linear(8, 4), nn.Linear(4, 5), lambda x: F.max_pool2d(x, 3, 1, 1), False),
+    ],
+)
+def test_tokens_are_no_channels(
+    first: nn.Module, second: nn.Module, between: Callable[..., Tensor], equalized: bool
+) -> None:
+    torch.manual_seed(0)
+    network = Mixing(first, second, between).double().eval()
+    with torch.no_grad():
+        for number, channel in enumerate(first.weight):
+            channel.mul_(10.0**number)
+    x = torch.randn(4, 3, 8, 8).double()
+    expected = network(x)
+    assert equalize(network, x[:1]) == ([("first", "second")] if equalized else [])
     torch.testing.assert_close(network(x), expected, rtol=1e-9, atol=1e-9)
 
 

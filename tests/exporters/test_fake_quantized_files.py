@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -13,13 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from boards import load_board
-from boards.parts import FilePrecision
+from boards.parts import CalibrationMethod, FilePrecision
 from compressor.quantization.fake import FakeQuantized
 from compressor.quantization.scheme import Scheme
 from exporters import Calibration, export_files
 from exporters.checks import onnx_runner, tflite_runner
+from exporters.clipping import Grid, Range
+from exporters.ranges import Observe, find_ranges
 
 BOARD = load_board("x86-64")
+Ranges = Mapping[str, Range]
 RUNNERS = {"onnx": onnx_runner, "tflite": tflite_runner}
 
 
@@ -30,8 +33,12 @@ def of_torch(
     calibration: Calibration,
     images: np.ndarray,
     left: Sequence[str] = (),
+    method: CalibrationMethod = "minmax",
 ) -> np.ndarray:
     """Answers of the fake-quantized network, float32 [N, classes]; some layers left in float."""
+
+    def find(observe: Observe, bits: int, symmetric: bool, exact: Collection[str]) -> Ranges:
+        return find_ranges(observe, method, Grid(bits, symmetric), exact)
 
     def samples() -> Iterator[torch.Tensor]:
         return (torch.from_numpy(batch) for batch in calibration.batches())
@@ -39,7 +46,8 @@ def of_torch(
     rules = BOARD.quantization.onnx if format == "onnx" else BOARD.quantization.tflite
     x = torch.from_numpy(images)
     scheme = Scheme.of(precision, rules)
-    net = FakeQuantized(copy.deepcopy(model), scheme, samples, x[:1]).eval()
+    finder = None if method == "minmax" else find
+    net = FakeQuantized(copy.deepcopy(model), scheme, samples, x[:1], finder).eval()
     net.float_layers = left
     with torch.no_grad():
         return net(x).numpy()
@@ -211,3 +219,87 @@ def test_grouped_transposed_convolutions_have_one_scale(tmp_path, precision: Fil
     rounding = np.abs(unrounded - expected).mean()
     assert 0 < rounding < 0.02 * unrounded.std()
     assert np.median(np.abs(answers - expected)) < 0.02 * rounding
+
+
+@pytest.mark.parametrize(
+    ("method", "format"),
+    [
+        ("moving-average", "onnx"),
+        ("percentile", "onnx"),
+        ("entropy", "onnx"),
+        ("entropy", "tflite"),
+        ("mse", "onnx"),
+    ],
+)
+def test_ranges_of_every_method_are_those_of_the_files(
+    tmp_path, method: CalibrationMethod, format: str
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 2), nn.Sigmoid(),
+        nn.Flatten(), nn.Linear(32, 4),
+    ).eval()  # fmt: skip
+    images = np.random.default_rng(0).standard_normal((48, *INPUT_SHAPE)).astype(np.float32)
+    images[0, 0, 0, 0] = 25  # what all methods but the smallest and largest value clip
+    calibration = Calibration(lambda: stream(images, 16))
+    board = BOARD.model_copy(
+        update={"quantization": BOARD.quantization.changed(calibration=method)}
+    )
+    (file,) = export_files(
+        model,
+        stage="slim",
+        folder=tmp_path,
+        input_shape=INPUT_SHAPE,
+        calibration=calibration,
+        validation=lambda: stream(images, 16),
+        board=board,
+        formats=(format,),
+        precisions=("int8",),
+        progress=lambda line: None,
+    )
+    (answers,) = RUNNERS[format](tmp_path / file.path, [file.output.name])(images)
+    expected = of_torch(model, "int8", format, calibration, images, method=method)
+    widest = of_torch(model, "int8", format, calibration, images)
+    share = {"onnx": 0.1, "tflite": 0.5}[format]  # TFLite's outputs are rounded, as above
+    assert np.abs(answers - expected).mean() < share * np.abs(answers - widest).mean()
+
+
+@pytest.mark.parametrize(("kind", "reduced"), [("convolution", True), ("linear", False)])
+def test_weights_of_dynamic_files_are_unsigned(tmp_path, kind: str, reduced: bool) -> None:
+    """An image of one 1 among zeros is exact at a scale of its own and brings a weight to light."""
+    torch.manual_seed(0)
+    layers = {
+        "convolution": [nn.Conv2d(3, 4, 8, bias=False), nn.Flatten()],
+        "linear": [nn.Flatten(), nn.Linear(192, 4, bias=False)],
+    }
+    model = nn.Sequential(*layers[kind]).eval()
+    with torch.no_grad():
+        for number, channel in enumerate(next(model.parameters())):
+            channel.add_(0.05).mul_(1 + number)  # neither symmetric nor alike
+    assert BOARD.quantization.onnx is not None
+    rules = BOARD.quantization.onnx.model_copy(update={"reduce_range": reduced})
+    board = BOARD.model_copy(
+        update={"quantization": BOARD.quantization.model_copy(update={"onnx": rules})}
+    )
+    images = np.eye(192, dtype=np.float32).reshape(192, 3, 8, 8)
+    (file,) = export_files(
+        model,
+        stage="slim",
+        folder=tmp_path,
+        input_shape=(3, 8, 8),
+        calibration=Calibration(lambda: stream(images, 64)),
+        validation=lambda: stream(images, 64),
+        board=board,
+        formats=("onnx",),
+        precisions=("int8-dynamic",),
+        progress=lambda line: None,
+    )
+    run = onnx_runner(tmp_path / file.path, [file.output.name])
+    answers = np.concatenate([run(image[None])[0] for image in images])
+    x = torch.from_numpy(images)
+    scheme = Scheme.of("int8-dynamic", rules)
+    with torch.no_grad():
+        expected = FakeQuantized(copy.deepcopy(model), scheme, lambda: [x], x[:1]).eval()(x).numpy()
+        exact = model(x).numpy()
+    np.testing.assert_allclose(answers, expected, rtol=0, atol=1e-6)
+    assert np.abs(exact - expected).max() > 1e-4
