@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -254,13 +255,19 @@ def test_a_class_folder_that_cannot_be_read_is_not_called_empty(
         open_source(str(images), 0, None)
 
 
-def test_a_place_of_another_user_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_of_another_user_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = tmp_path / "w.pt"
+
     def refused(path: Path, **_: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "stat", refused)
-    with pytest.raises(UsageError, match=r"--weights /root/w\.pt: .*\(Permission denied\)"):
-        refuse_unreachable("--weights", Path("/root/w.pt"))
+    with pytest.raises(
+        UsageError, match=rf"--weights {re.escape(str(place))}: .*\(Permission denied\)"
+    ):
+        refuse_unreachable("--weights", place)
 
 
 def test_a_folder_made_with_options_that_are_refused_now(tmp_path: Path) -> None:

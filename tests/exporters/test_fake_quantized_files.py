@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 import numpy as np
 import pytest
 import torch
+from exporting import exported
 from small_net import INPUT_SHAPE, Folder, stream
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,7 +17,7 @@ from boards import load_board
 from boards.parts import CalibrationMethod, FilePrecision
 from compressor.quantization.fake import FakeQuantized
 from compressor.quantization.scheme import Scheme
-from exporters import Calibration, export_files
+from exporters import Calibration
 from exporters.checks import onnx_runner, tflite_runner
 from exporters.clipping import Grid, Range
 from exporters.ranges import Observe, find_ranges
@@ -99,17 +100,14 @@ def test_other_precisions_answer_as_fake_quantized_torch(
     precision: FilePrecision,
     format: str,
 ) -> None:
-    (file,) = export_files(
+    (file,) = exported(
         small_net,
-        stage="slim",
-        folder=tmp_path,
-        input_shape=INPUT_SHAPE,
+        tmp_path,
+        validation_images,
+        precision,
         calibration=calibration,
         validation=lambda: stream(validation_images, 50),
-        board=BOARD,
         formats=(format,),
-        precisions=(precision,),
-        progress=lambda line: None,
     )
     (answers,) = RUNNERS[format](tmp_path / file.path, [file.output.name])(validation_images)
     expected = of_torch(small_net, precision, format, calibration, validation_images)
@@ -163,17 +161,14 @@ def test_what_returns_tuples_is_rounded_as_in_files(
     torch.manual_seed(0)
     inner, answer = TUPLES[name]
     model = Tokens(inner(), answer).eval()
-    (file,) = export_files(
+    (file,) = exported(
         model,
-        stage="slim",
-        folder=tmp_path,
-        input_shape=INPUT_SHAPE,
+        tmp_path,
+        validation_images,
+        "int8",
         calibration=calibration,
         validation=lambda: stream(validation_images, 50),
-        board=BOARD,
         formats=(format,),
-        precisions=("int8",),
-        progress=lambda line: None,
         float_layers=("stem",),
     )
     (answers,) = RUNNERS[format](tmp_path / file.path, [file.output.name])(validation_images)
@@ -199,17 +194,14 @@ def test_grouped_transposed_convolutions_have_one_scale(tmp_path, precision: Fil
         model[2].weight[:, 0] *= 0.2  # of its own, this scale would be another
     images = np.random.default_rng(0).standard_normal((64, *INPUT_SHAPE)).astype(np.float32)
     calibration = Calibration(lambda: stream(images, 16))
-    (file,) = export_files(
+    (file,) = exported(
         model,
-        stage="slim",
-        folder=tmp_path,
-        input_shape=INPUT_SHAPE,
+        tmp_path,
+        images,
+        precision,
         calibration=calibration,
         validation=lambda: stream(images, 16),
-        board=BOARD,
         formats=("onnx",),
-        precisions=(precision,),
-        progress=lambda line: None,
     )
     assert file.float_layers == ()
     (answers,) = onnx_runner(tmp_path / file.path, [file.output.name])(images)
@@ -245,17 +237,15 @@ def test_ranges_of_every_method_are_those_of_the_files(
     board = BOARD.model_copy(
         update={"quantization": BOARD.quantization.changed(calibration=method)}
     )
-    (file,) = export_files(
+    (file,) = exported(
         model,
-        stage="slim",
-        folder=tmp_path,
-        input_shape=INPUT_SHAPE,
+        tmp_path,
+        images,
+        "int8",
         calibration=calibration,
         validation=lambda: stream(images, 16),
         board=board,
         formats=(format,),
-        precisions=("int8",),
-        progress=lambda line: None,
     )
     (answers,) = RUNNERS[format](tmp_path / file.path, [file.output.name])(images)
     expected = of_torch(model, "int8", format, calibration, images, method=method)
@@ -282,17 +272,15 @@ def test_weights_of_dynamic_files_are_unsigned(tmp_path, kind: str, reduced: boo
         update={"quantization": BOARD.quantization.model_copy(update={"onnx": rules})}
     )
     images = np.eye(192, dtype=np.float32).reshape(192, 3, 8, 8)
-    (file,) = export_files(
+    (file,) = exported(
         model,
-        stage="slim",
-        folder=tmp_path,
-        input_shape=(3, 8, 8),
+        tmp_path,
+        images,
+        "int8-dynamic",
         calibration=Calibration(lambda: stream(images, 64)),
         validation=lambda: stream(images, 64),
         board=board,
         formats=("onnx",),
-        precisions=("int8-dynamic",),
-        progress=lambda line: None,
     )
     run = onnx_runner(tmp_path / file.path, [file.output.name])
     answers = np.concatenate([run(image[None])[0] for image in images])
