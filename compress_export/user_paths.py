@@ -43,3 +43,18 @@ def refuse_unreachable(option: str, path: Path | None) -> None:
     if path is not None:
         with looking_at(option, path), suppress(FileNotFoundError, NotADirectoryError):
             path.stat()
+
+
+def refuse_no_place(option: str, path: Path | None) -> None:
+    """Refuse what can't become a file to write: before long work, not after it.
+
+    Raises:
+        UsageError: it names option and path.
+    """
+    if path is None:
+        return
+    with looking_at(option, path):
+        if not path.absolute().parent.is_dir():
+            raise UsageError(f"{option} {path}: its folder does not exist")
+        if path.is_dir():
+            raise UsageError(f"{option} {path}: is a folder; give the name of a file")

@@ -97,11 +97,10 @@ def _targets(words: Sequence[str], *, rollback: bool) -> tuple[Path | None, list
 
 def _check_places(json: Path | None, ssh_config: Path | None) -> None:
     from compress_export.errors import UsageError
+    from compress_export.user_paths import refuse_no_place, refuse_unreachable
 
-    if json is not None and not json.absolute().parent.is_dir():
-        raise UsageError(f"--json {json}: its folder does not exist")
-    if json is not None and json.is_dir():
-        raise UsageError(f"--json {json}: is a folder; give the name of a file")
+    refuse_no_place("--json", json)
+    refuse_unreachable("--ssh-config", ssh_config)
     if ssh_config is not None and not ssh_config.is_file():
         raise UsageError(f"--ssh-config {ssh_config}: no such file")
 

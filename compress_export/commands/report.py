@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from compress_export.errors import UsageError
+from compress_export.user_paths import refuse_no_place
 
 
 def report(
@@ -30,8 +31,7 @@ def _write(folders: Sequence[Path], out: Path | None) -> int:
 
     if len(folders) > 1 and out is None:
         raise UsageError(f"{len(folders)} runs are compared on a page of their own: name it, --out")
-    if out is not None and (out.is_dir() or not out.parent.is_dir()):
-        raise UsageError(f"--out {out}: wanted is a file in a folder that exists")
+    refuse_no_place("--out", out)
     try:
         if out is None:
             page = write_html_report(folders[0])

@@ -178,7 +178,7 @@ def _lost_points(item: Measurement) -> float | None:
 
 
 def judge_regressions(
-    report: Reported, old: Reported | None, allowed: Mapping[str, Allowed], board: str
+    report: Reported, old: Reported | None, allowed: Mapping[str, Allowed]
 ) -> tuple[Case, ...]:
     """Compare the shipped files with those of the same names in an old report.
 
@@ -193,7 +193,7 @@ def judge_regressions(
 
     def check(file: Measurement, name: str, amount: Allowed) -> Check:
         if old is None:
-            return _noted(file, name, amount, f"the baseline has no board {board}")
+            return _noted(file, name, amount, f"the baseline has no board {report.board}")
         if file.name not in before:
             return _noted(file, name, amount, "the old report has no such file")
         if file.name in gone:
@@ -201,8 +201,18 @@ def judge_regressions(
         return _regression(report, old, file, before[file.name], name, amount)
 
     return tuple(
-        Case(board, check(file, name, amount))
+        Case(report.board, check(file, name, amount))
         for file in (*report.files, *(before[name] for name in before if name in gone))
+        for name, amount in allowed.items()
+    )
+
+
+def unverified_board(old: Reported, allowed: Mapping[str, Allowed]) -> tuple[Case, ...]:
+    """Return a case for each file of a board that only the baseline has: it must not go unseen."""
+    note = f"only the baseline has a board {old.board}"
+    return tuple(
+        Case(old.board, _noted(file, name, amount, note))
+        for file in old.files
         for name, amount in allowed.items()
     )
 

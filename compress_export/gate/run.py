@@ -11,12 +11,18 @@ from compress_export.errors import UsageError
 from compress_export.exit_codes import ExitCode, verdict_code
 from compress_export.gate.history import add_to_history, check_history
 from compress_export.gate.hosted_ci import summary, summary_path, workflow_commands
-from compress_export.gate.judged import Case, judge_regressions, judge_report
+from compress_export.gate.judged import (
+    Case,
+    judge_regressions,
+    judge_report,
+    unverified_board,
+)
 from compress_export.gate.junit import write_junit
 from compress_export.gate.limits import Allowed, Limits, parse_fail_on, read_limits
 from compress_export.gate.lines import print_cases
 from compress_export.gate.reported import Reported, read_reports
 from compress_export.gate.why import print_why, why_markdown
+from compress_export.user_paths import refuse_no_place
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,11 +84,8 @@ def _allowed(asked: Asked, limits: Limits) -> Mapping[str, Allowed]:
 
 
 def _check_places(asked: Asked) -> None:
-    for name, path in (("--junit", asked.junit), ("--history", asked.history)):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise UsageError(f"{name} {path}: its folder does not exist")
-        if path is not None and path.is_dir():
-            raise UsageError(f"{name} {path}: is a folder; give the name of a file")
+    refuse_no_place("--junit", asked.junit)
+    refuse_no_place("--history", asked.history)
     if asked.history is not None:
         check_history(asked.history)
 
@@ -129,12 +132,19 @@ def _compared(
     old: Sequence[Reported],
     allowed: Mapping[str, Allowed],
 ) -> list[Case]:
-    """Regressions of each report against the old one of its board."""
+    """Regressions of each report against the old one of its board.
+
+    Two single reports are compared whatever their boards are called, and one board alone may be
+    held against its fleet; a fleet that has lost a board may not keep that to itself.
+    """
     by_board = {report.board: report for report in old}
     found: list[Case] = []
     for report in reports:
         before = old[0] if len(old) == len(reports) == 1 else by_board.get(report.board)
-        found += judge_regressions(report, before, allowed, report.board)
+        found += judge_regressions(report, before, allowed)
+    if len(reports) > 1:
+        for board in sorted(by_board.keys() - {report.board for report in reports}):
+            found += unverified_board(by_board[board], allowed)
     return found
 
 

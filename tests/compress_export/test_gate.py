@@ -282,8 +282,19 @@ def test_a_board_that_the_baseline_lacks_is_unverified(tmp_path: Path, capsys: O
     (line,) = (row for row in said.splitlines() if "jetson slim.int8.onnx size_regression" in row)
     assert line.startswith("unverified")
     assert line.endswith("(the baseline has no board jetson)")
+    (line,) = (row for row in said.splitlines() if "rpi5 slim.int8.onnx size_regression" in row)
+    assert line.startswith("unverified")
+    assert line.endswith("(only the baseline has a board rpi5)")
     assert gate(new, *asked, "size:90%") == 0
     assert gate(new, *asked, "size:90%", "--require-measured") == 4
+
+
+def test_one_board_alone_is_held_against_its_fleet(tmp_path: Path, capsys: Output) -> None:
+    fleet = fleet_of(tmp_path / "fleet", "x86-64", "rpi5")
+    alone = write(tmp_path / "alone", job_report())
+    asked = ("--baseline", fleet, "--fail-on", "size:2%", "--require-measured")
+    assert gate(alone, *asked) == 0
+    assert "rpi5" not in capsys.readouterr().out
 
 
 def test_members_held_to_one_board_keep_their_own_names(tmp_path: Path, capsys: Output) -> None:

@@ -239,6 +239,26 @@ def test_results_that_cannot_be_looked_at(tmp_path: Path, command: str) -> None:
     assert "File name too long" in ended.complained
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        f"report DIR --out {LONG}",
+        f"deploy DIR me@board:/m --json {LONG}",
+        f"deploy DIR me@board:/m --ssh-config {LONG}",
+        f"gate DIR --junit {LONG}",
+        f"gate DIR --history {LONG}",
+    ],
+)
+def test_files_to_write_that_cannot_be_looked_at(tmp_path: Path, words: str) -> None:
+    (tmp_path / "report.json").write_text("{}")
+    ended = run_line(tmp_path, *words.replace("DIR", str(tmp_path)).split())
+    assert ended.code == 2, ended.complained
+    assert ended.complained.count("\n") == 1
+    assert f"{words.split()[-2]} {LONG}: cannot be looked at (File name too long)" in (
+        ended.complained
+    )
+
+
 def test_a_class_folder_that_cannot_be_read_is_not_called_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
