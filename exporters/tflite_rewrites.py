@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ def rewritten_for_tflite() -> TorchFunctionMode:
     - An average pool that doesn't count its pads is one that does, times the places of each window
       over those in the image. TFLite has the former for "same" padding alone; the converter's own
       form of the others can't be quantized.
+    - A max pool whose windows have gaps is a maximum of shifted images: the converter's own form of
+      it has a border of minus infinity without a name, which can't be quantized.
+    - A transposed convolution with padding is one without, cut afterwards. The converter has the
+      former for "same" padding alone.
     - An image expanded to another's size is a sum with zeros, which costs nothing in the file: the
       converter turns axes of one of the two factors behind it and not of the other.
     - Attention whose heads share keys and values (MobileNetV4) is written out: the converter's own
@@ -39,6 +44,8 @@ def rewritten_for_tflite() -> TorchFunctionMode:
         torch.Tensor.__getitem__: (_skips_pixels, _thinned),
         F.adaptive_avg_pool2d: (_has_uneven_bins, _pooled),
         F.avg_pool2d: (_leaves_pads_out, _averaged),
+        F.max_pool2d: (_has_gaps, _largest),
+        F.conv_transpose2d: (_cuts_edges, _cut),
         torch.Tensor.expand_as: (_are_images, _expanded),
         F.scaled_dot_product_attention: (_shares_keys, _attended),
     }
@@ -132,6 +139,76 @@ def _averaged(
         inside = np.minimum(starts + k, size) - np.maximum(starts, 0)
         factors.append(counted / inside)
     return pooled * torch.from_numpy(np.outer(*factors).astype(np.float32))
+
+
+def _has_gaps(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> bool:
+    plain = input.dim() == 4 and not (ceil_mode or return_indices)
+    return plain and _pair(dilation) != (1, 1)
+
+
+def _largest(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    *_: object,
+    **__: object,
+) -> Tensor:
+    """[N, C, H, W] -> [N, C, H', W'], one axis after the other: windows are rectangles."""
+    import torch
+    from torch.nn import functional as F
+
+    kernel, gaps, (rows, columns) = _pair(kernel_size), _pair(dilation), _pair(padding)
+    x = F.pad(input, (columns, columns, rows, rows), value=-math.inf) if rows or columns else input
+    for axis in (0, 1):
+        places = x.shape[2 + axis] - gaps[axis] * (kernel[axis] - 1)
+        shifts = (gaps[axis] * i for i in range(kernel[axis]))
+        x = reduce(torch.maximum, (x.narrow(2 + axis, shift, places) for shift in shifts))
+    return F.max_pool2d(x, 1, _pair(stride or kernel_size))
+
+
+def _cuts_edges(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    *_: object,
+    **__: object,
+) -> bool:
+    steps, pads, more = _pair(stride), _pair(padding), _pair(output_padding)
+    axes = list(zip(weight.shape[2:], steps, pads, more, strict=True))
+    same = all(k - step == 2 * pad and not extra for k, step, pad, extra in axes)
+    return input.dim() == 4 and not same and all(pad >= extra for *_, pad, extra in axes)
+
+
+def _cut(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor:
+    """[N, C, H, W] -> [N, C', H', W']."""
+    from torch.nn import functional as F
+
+    x = F.conv_transpose2d(input, weight, bias, stride, groups=groups, dilation=dilation)
+    for axis, (pad, more) in enumerate(zip(_pair(padding), _pair(output_padding), strict=True), 2):
+        x = x.narrow(axis, pad, x.shape[axis] - 2 * pad + more)
+    return x
 
 
 def _pair(value: Any) -> tuple[int, int]:

@@ -110,6 +110,13 @@ NETS: dict[str, Callable[[], Net]] = {
     "windows beyond the image": lambda: pooled(nn.AvgPool2d(2, 2, ceil_mode=True)),
     "windows beyond counted pads": lambda: pooled(nn.AvgPool2d(3, 2, 1, ceil_mode=True)),
     "pads that don't count": lambda: pooled(nn.AvgPool2d(3, 2, 1, count_include_pad=False)),
+    "windows with gaps": lambda: pooled(nn.MaxPool2d(3, 2, 1, dilation=2)),
+    "a transposed convolution that doubles the image": lambda: Net(
+        lambda net, y: net.up(F.relu(y)), up=nn.ConvTranspose2d(8, 8, 3, 2, 1, 1)
+    ),
+    "a transposed convolution in groups": lambda: Net(
+        lambda net, y: net.up(F.relu(y)), up=nn.ConvTranspose2d(8, 8, 3, 2, 1, 1, groups=2)
+    ),
 }
 
 

@@ -21,6 +21,7 @@ from exporters.tflite import export_float_tflite
 from exporters.tflite_rewrites import rewritten_for_tflite
 
 amounts = st.integers(0, 5)
+sizes = st.integers(1, 3)
 
 
 class Padded(nn.Module):
@@ -96,6 +97,32 @@ def test_pooling_keeps_its_values(height: int, width: int, rows: int, columns: i
     with rewritten_for_tflite():
         torch.testing.assert_close(F.adaptive_avg_pool2d(x, sizes), expected)
         torch.testing.assert_close(nn.AdaptiveAvgPool2d(7)(x), seven)
+
+
+@given(sizes, sizes, sizes, sizes, st.integers(0, 1), st.booleans())
+def test_windows_with_gaps_keep_their_values(
+    rows: int, columns: int, gap: int, stride: int, pad: int, ceil: bool
+) -> None:
+    x = torch.randn(2, 3, 9, 8)
+    kernel = rows + pad, columns + pad  # at least twice the pad
+    asked = (x, kernel, stride, pad, (gap, 1), ceil)
+    expected = F.max_pool2d(*asked), F.max_pool2d(x, 2, dilation=2)
+    with rewritten_for_tflite():
+        assert torch.equal(F.max_pool2d(*asked), expected[0])
+        assert torch.equal(nn.MaxPool2d(2, dilation=2)(x), expected[1])
+
+
+@given(sizes, sizes, sizes, st.integers(0, 4), st.integers(0, 2), st.sampled_from([1, 2]))
+def test_transposed_convolutions_keep_their_values(
+    rows: int, columns: int, stride: int, pad: int, more: int, groups: int
+) -> None:
+    up = nn.ConvTranspose2d(
+        2, 4, (rows, columns), stride, (pad, 0), (min(more, stride - 1), 0), groups
+    )
+    x = torch.randn(2, 2, 9, 8)
+    expected = up(x)
+    with rewritten_for_tflite():
+        torch.testing.assert_close(up(x), expected)
 
 
 @given(st.integers(1, 3), st.booleans(), st.sampled_from([None, 0.3]))
