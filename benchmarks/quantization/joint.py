@@ -116,14 +116,15 @@ def candidates(arguments: argparse.Namespace) -> Iterator[Candidate]:
     """Yield those of the sequential way, and those whose pruning knows the precision."""
     for seed in arguments.seeds:
         for share in arguments.shares:
-            for assumed, precision in _pairs():
+            for assumed, precision in pairs():
                 yield Candidate(
                     arguments.network, share, assumed, precision, seed, arguments.search_epochs,
                     arguments.finetune_epochs, arguments.epochs, arguments.images,
                 )  # fmt: skip
 
 
-def _pairs() -> list[tuple[FilePrecision, FilePrecision]]:
+def pairs() -> list[tuple[FilePrecision, FilePrecision]]:
+    """Return the assumed precision and the file's of all candidates for one budget and seed."""
     sequential = [(SEQUENTIAL, precision) for precision in BYTES_PER_WEIGHT]
     joint = [(precision, precision) for precision in BYTES_PER_WEIGHT if precision != SEQUENTIAL]
     return [*sequential, *joint]

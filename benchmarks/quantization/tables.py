@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.pruning.page.markdown import table, with_range
 from benchmarks.pruning.results import refuse_mixed
 from benchmarks.quantization.bits import CONTROL
-from benchmarks.quantization.joint import SEQUENTIAL
+from benchmarks.quantization.joint import SEQUENTIAL, pairs
 from benchmarks.quantization.modes import FORMATS
 from benchmarks.quantization.peers import NAMES
 from benchmarks.quantization.setting import SIZE
@@ -154,11 +154,13 @@ def bits_table(rows: Sequence[Row]) -> str:
 def chosen(rows: Sequence[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
     """Return what each way chooses, by (network, share, seed) and way.
 
-    The best on the validation images of the candidates within the budget.
+    The best on the validation images of the candidates within the budget, once all are measured.
     """
     refuse_mixed(rows, ("network", "share"), ("search_epochs", "finetune_epochs", "epochs"))
     found: dict[tuple[Any, ...], dict[str, Row]] = {}
     for key, mine in grouped(rows, "network", "share", "seed").items():
+        if len(mine) < len(pairs()):
+            continue
         fitting = [row for row in mine if row["weight_bytes"] <= row["budget_bytes"] * (1 + 1e-9)]
         ways = {
             "sequential": [row for row in fitting if row["assumed"] == SEQUENTIAL],
