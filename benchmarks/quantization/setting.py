@@ -17,6 +17,7 @@ from benchmarks.pruning.setting import (
     network_of,
     say,
 )
+from benchmarks.quantization import mobilenet
 from boards import Board, load_board
 from compress_export.data import calibration_indices
 from compress_export.data.splits import strata
@@ -60,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def saved_options(folder: Path, data: str, device: str, size: int = SIZE) -> JobOptions:
     """Return the product's options for a network that `compressor.saved.save_model` wrote."""
-    architecture = read_description(folder).architecture
+    architecture = read_description(folder, code=mobilenet.ARCHITECTURE).architecture
     plan = NETWORKS.get(network_of(folder.name, architecture))
     return JobOptions(
         board="x86-64",

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models import MobileNetV2
 
 from benchmarks.pruning import compare
 from benchmarks.pruning.setting import NETWORKS, Network
-from benchmarks.quantization import bits, joint, modes, times
+from benchmarks.quantization import bits, joint, mobilenet, modes, times
 from benchmarks.quantization.mobilenet import mobilenet_v2
 from benchmarks.quantization.peers import NAMES, Peer, described, peers
-from benchmarks.quantization.setting import saved_options
+from benchmarks.quantization.setting import open_task, saved_options
 from compressor.saved import save_model
 
 
@@ -195,6 +196,16 @@ def test_images_look_as_in_the_training_of_the_folders_baseline(
         means[name] = saved_options(folder, "digits", "cpu").mean
     assert means.pop("resnet20-other-decore-macs0.5") == other.mean
     assert set(means.values()) == {NETWORKS["resnet20"].mean}
+
+
+def test_the_mobilenets_folder_may_name_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_model(mobilenet_v2(10), mobilenet.ARCHITECTURE, 10, tmp_path)
+    monkeypatch.delitem(sys.modules, mobilenet_v2.__module__)  # as where nobody has imported it
+    options = saved_options(tmp_path, "digits", "cpu")
+    assert options.model == mobilenet.ARCHITECTURE
+    assert isinstance(open_task(options, 8, 1).model, MobileNetV2)
 
 
 def test_the_mobilenet_is_torchvisions_but_for_two_strides() -> None:
