@@ -189,7 +189,8 @@ def _cuts_edges(
     steps, pads, more = _pair(stride), _pair(padding), _pair(output_padding)
     axes = list(zip(weight.shape[2:], steps, pads, more, strict=True))
     same = all(k - step == 2 * pad and not extra for k, step, pad, extra in axes)
-    return input.dim() == 4 and not same and all(pad >= extra for *_, pad, extra in axes)
+    cuts = any(pads) and not same
+    return input.dim() == 4 and cuts and all(pad >= extra for *_, pad, extra in axes)
 
 
 def _cut(
