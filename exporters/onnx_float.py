@@ -19,6 +19,7 @@ from exporters.onnx_file import (
 from exporters.onnx_tidy import (
     lower_opset,
     name_layers,
+    name_transposed_weights,
     name_weights_as,
     plain_reshapes,
     pool_means,
@@ -28,6 +29,7 @@ from exporters.onnx_tidy import (
 from exporters.quiet import quiet_step
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
     from torch import nn
 
@@ -66,6 +68,7 @@ def export_float_onnx(
     with scratch_folder(path) as folder:
         with quiet_step("export to ONNX"):
             graph = _torch_export(model, input_shape, outputs, folder)
+        name_transposed_weights(graph, _matrices(model))
         weights = weights_of_layers(graph)
         graph = _simplified(graph, progress)
         with quiet_step("tidy the ONNX graph"):
@@ -79,6 +82,15 @@ def export_float_onnx(
             graph.ir_version = min(PREFERRED_IR, ir_max or PREFERRED_IR)
             graph.producer_name = "compress-export"
             write_model(graph, path)
+
+
+def _matrices(model: nn.Module) -> dict[str, np.ndarray]:
+    """Parameters with two axes, by name; they share the model's memory."""
+    return {
+        name: parameter.detach().numpy()
+        for name, parameter in model.named_parameters()
+        if parameter.dim() == 2
+    }
 
 
 def _torch_export(

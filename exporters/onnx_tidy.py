@@ -51,6 +51,38 @@ def name_weights_as(model: onnx.ModelProto, weights: Mapping[str, str]) -> None:
                 constants[wanted] = weight
 
 
+def name_transposed_weights(model: onnx.ModelProto, weights: Mapping[str, np.ndarray]) -> None:
+    """Give the weights of linear layers on tokens their names in torch, in place.
+
+    torch.onnx writes such a layer as a product with the weight's transpose, [inputs, outputs],
+    which it computes beforehand and numbers. The name says which layer it is (`name_layers`).
+
+    Args:
+        weights: name in torch -> [outputs, inputs].
+    """
+    taken = {constant.name for constant in model.graph.initializer}
+    missing = {name: weight for name, weight in weights.items() if name not in taken}
+    factors = {node.input[1] for node in model.graph.node if node.op_type == "MatMul"}
+    renamed: dict[str, str] = {}
+    for constant in model.graph.initializer:
+        if constant.name in factors and constant.name not in weights:
+            same = (name for name, weight in missing.items() if _is_transpose(constant, weight))
+            if (name := next(same, None)) is not None:
+                renamed[constant.name] = constant.name = name
+                del missing[name]
+    for node in model.graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = renamed.get(name, name)
+
+
+def _is_transpose(constant: onnx.TensorProto, weight: np.ndarray) -> bool:
+    if list(constant.dims) != list(weight.shape[::-1]):
+        return False
+    values = tensor_array(constant).T
+    # Most differ from the first row on; large ones lie in files.
+    return np.array_equal(values[:1], weight[:1]) and np.array_equal(values, weight)
+
+
 def name_layers(model: onnx.ModelProto) -> None:
     """Name convolutions and linear layers after their weight (layer1.0.conv1), others by place.
 

@@ -80,3 +80,39 @@ def test_names_and_boards_that_cant_are_refused(tmp_path, calibration, validatio
     with pytest.raises(UnsupportedExportError, match="stm32h747.*not layers left in float"):
         board = load_board("stm32h747")
         written(*some, "int8", board=board, formats=("tflite",), float_layers=("conv1",))
+
+
+class _Mixer(nn.Module):
+    """Linear layers on tokens [N, H W, C] and on images that have channels last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 4, 4)
+        self.wide = nn.Linear(8, 8)
+        self.narrow = nn.Linear(8, 8, bias=False)
+        self.norm = nn.LayerNorm(8)
+        self.last = nn.Linear(8, 8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        x = self.wide(x.permute(0, 2, 3, 1)).relu().flatten(1, 2)
+        x = self.last(self.norm(self.narrow(x)) * 2.0)
+        return self.head(x.mean(1))
+
+
+@pytest.mark.parametrize("format", ["onnx", "tflite"])
+def test_linear_layers_on_tokens_stay_float_by_their_names(
+    tmp_path, calibration, validation_images, format
+):
+    torch.manual_seed(0)
+    network = _Mixer().eval()
+    x = torch.from_numpy(validation_images)
+    fake = FakeQuantized(network, Scheme(), lambda: iter([x]), x[:1])
+    left = ("wide", "narrow", "last")
+    assert set(left) < fake.layers.keys()
+    some = (tmp_path, network, calibration, validation_images)
+    (file,) = written(*some, "int8", formats=(format,), float_layers=left)
+    assert set(left) <= set(file.float_layers)
+    (file,) = written(*some, "int8-weights", formats=(format,), float_layers=left)
+    assert file.float_layers == left
