@@ -215,6 +215,8 @@ class OnnxRules(Part):
             clauses.append(f"{wants}activation_dtype int8, not {self.activation_dtype}")
         if not self.activation_symmetric:
             clauses.append(f"{wants}activation_symmetric true: TensorRT has no zero points")
+        if not self.per_channel_conv:
+            clauses.append(f"{wants}per_channel_conv true: one scale per output channel")
         if self.quantize_bias:
             clauses.append(f"{wants}quantize_bias false: TensorRT refuses int32 biases")
         if self.reduce_range:

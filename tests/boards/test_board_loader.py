@@ -259,6 +259,10 @@ TENSORRT_RULES = {
             {"quantization.onnx": {**TENSORRT_RULES, "activation_dtype": "uint8"}},
             "wants activation_dtype int8",
         ),
+        (
+            {"quantization.onnx": {**TENSORRT_RULES, "per_channel_conv": False}},
+            "wants per_channel_conv true",
+        ),
         ({"quantization.onnx": {**TENSORRT_RULES, "excluded_ops": []}}, "wants Softmax"),
         ({"quantization.onnx": TENSORRT_RULES}, "tensorrt does not go with runtimes without"),
         (

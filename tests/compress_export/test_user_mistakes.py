@@ -179,6 +179,7 @@ def test_few_broken_images_are_left_out_and_counted(tmp_path: Path) -> None:
         ("--board x86-64 --precision int4-weights", "--formats tflite can have it"),
         ("--board esp32s3 --precision int8-dynamic", "for int8 files only"),
         ("--activation-range asymmetric", "TensorRT has no zero points"),
+        ("--weight-scales per-tensor", "wants per_channel_conv true"),
         ("--board jetson-nano --calibration mse", "has no INT8 rules to change"),
         ("--mean 0.5,0.5,0.5", "--std"),
         ("--target-size 3", "KiB"),
