@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -70,8 +71,11 @@ class FakeQuantized(nn.Module):
         self._points: set[int] = set()
         self._unclipped: set[int] = set()
         if scheme.activation_bits is not None:
-            self._points = rounded_results(calls, outputs, outputs_too=scheme.quantized_outputs)
-            self._unclipped = self._points - rounded_results(calls, outputs, outputs_too=False)
+            rounded = partial(
+                rounded_results, calls, outputs, fused_additions=scheme.fused_additions
+            )
+            self._points = rounded(outputs_too=scheme.quantized_outputs)
+            self._unclipped = self._points - rounded(outputs_too=False)
             if scheme.quantized_outputs:
                 self._unclipped |= {
                     n for n in self._points - {INPUT} if calls[n].name in _FIXED_IN_TFLITE

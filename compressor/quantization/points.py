@@ -1,13 +1,14 @@
 """Where quantized files round: what operators hand on, and layers' weights and biases.
 
 The rules are those of onnxruntime's and LiteRT's quantizers: an activation is computed together
-with the operator before it and rounded once; what only moves numbers keeps their grid.
+with the operator before it and rounded once; what only moves numbers keeps their grid. Files for
+TensorRT leave out more, by `exporters.onnx_qdq.place_for_tensorrt`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -29,6 +30,7 @@ _MOVERS = frozenset(
 _RECURRENT = frozenset({"gru", "lstm", "rnn_relu", "rnn_tanh"})
 _ACTIVATIONS = frozenset({"relu", "relu6", "hardtanh", "clamp", "clamp_min"})
 _BEFORE_ACTIVATIONS = frozenset({*LAYERS, "add", "batch_norm"})
+_CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,11 @@ class FoldedNorm:
 
 
 def rounded_results(
-    calls: Sequence[Call], outputs: Iterable[int], *, outputs_too: bool
+    calls: Sequence[Call],
+    outputs: Iterable[int],
+    *,
+    outputs_too: bool,
+    fused_additions: bool = False,
 ) -> set[int]:
     """Return the operations whose results are rounded, by number; `INPUT` is among them.
 
@@ -55,14 +61,18 @@ def rounded_results(
         calls: all operations, in order.
         outputs: those that made the network's outputs.
         outputs_too: whether these are rounded.
+        fused_additions: as TensorRT does it, an addition is computed together with one convolution
+            before it, and an activation with whatever is before.
     """
     readers, ends = readers_of(calls), _ends(calls, outputs)
     points = {INPUT}
     for number, call in enumerate(calls):
         if not call.sources or call.name in _MOVERS | _RECURRENT:
             continue
-        if number in ends or not _goes_on(calls, readers[number], call.name):
+        if number in ends or not _goes_on(calls, readers[number], call.name, fused_additions):
             points.add(number)
+    if fused_additions:
+        points -= _added_unrounded(calls, readers, ends)
     return points if outputs_too else points - ends
 
 
@@ -138,12 +148,37 @@ def _has_statistics(module: nn.Module) -> bool:
     return isinstance(module, nn.BatchNorm2d) and module.running_var is not None
 
 
-def _goes_on(calls: Sequence[Call], readers: Sequence[int], name: str) -> bool:
+def _goes_on(
+    calls: Sequence[Call], readers: Sequence[int], name: str, fused_additions: bool
+) -> bool:
     """True where the only reader is computed together with this operation."""
-    if len(readers) != 1 or name not in _BEFORE_ACTIVATIONS:
+    if len(readers) != 1:
         return False
     after = calls[readers[0]].name
-    return after in _ACTIVATIONS or (name in LAYERS and after == "batch_norm")
+    if name in LAYERS and after == "batch_norm":
+        return True
+    if fused_additions:
+        return after in _ACTIVATIONS or after == "leaky_relu"
+    return name in _BEFORE_ACTIVATIONS and after in _ACTIVATIONS
+
+
+def _added_unrounded(
+    calls: Sequence[Call], readers: Mapping[int, Sequence[int]], ends: set[int]
+) -> set[int]:
+    """Return, for each addition, the first operand that a convolution makes for it alone.
+
+    The convolution is a file's, with the batch norm that is folded into it.
+    """
+    alone = {number for number in readers if len(readers[number]) == 1} - ends
+    found = {n for n, call in enumerate(calls) if call.name in _CONVOLUTIONS} & alone
+    found |= {
+        n for n, call in enumerate(calls) if call.name == "batch_norm" and found & {*call.sources}
+    } & alone
+    freed = set()
+    for call in calls:
+        if call.name == "add":
+            freed.update([source for source in call.sources if source in found][:1])
+    return freed
 
 
 def _layer_before(calls: Sequence[Call], number: int) -> int:

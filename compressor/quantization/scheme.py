@@ -29,6 +29,8 @@ class Scheme:
         rounded_biases: biases are 32-bit integers in steps of the input's scale times the weight's,
             where activations are integers; otherwise they stay exact.
         quantized_outputs: whether the network's own outputs are rounded, too.
+        fused_additions: files leave out the rounding that TensorRT's fusions do without, as
+            `points.rounded_results` says.
         asymmetric_weights: with a zero point. Transposed convolutions stay exact then: files that
             have such weights leave them in float.
     """
@@ -40,6 +42,7 @@ class Scheme:
     per_channel_linear: bool = True
     rounded_biases: bool = True
     quantized_outputs: bool = False
+    fused_additions: bool = False
     asymmetric_weights: bool = False
 
     def __post_init__(self) -> None:
@@ -94,5 +97,9 @@ class Scheme:
         )
         if isinstance(rules, TfliteRules):
             return replace(static, quantized_outputs=True)
-        limit = _REDUCED_LIMIT if rules.reduce_range else 127
-        return replace(static, weight_limit=limit, rounded_biases=rules.quantize_bias)
+        return replace(
+            static,
+            weight_limit=_REDUCED_LIMIT if rules.reduce_range else 127,
+            rounded_biases=rules.quantize_bias,
+            fused_additions=rules.profile == "tensorrt",
+        )

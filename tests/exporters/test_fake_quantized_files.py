@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from small_net import INPUT_SHAPE, Folder, stream
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from boards import load_board
+from boards import Board, load_board
 from boards.parts import CalibrationMethod, FilePrecision
 from compressor.quantization.fake import FakeQuantized
 from compressor.quantization.scheme import Scheme
@@ -23,6 +24,7 @@ from exporters.clipping import Grid, Range
 from exporters.ranges import Observe, find_ranges
 
 BOARD = load_board("x86-64")
+TENSORRT = load_board("jetson")
 Ranges = Mapping[str, Range]
 RUNNERS = {"onnx": onnx_runner, "tflite": tflite_runner}
 
@@ -35,6 +37,7 @@ def of_torch(
     images: np.ndarray,
     left: Sequence[str] = (),
     method: CalibrationMethod = "minmax",
+    board: Board = BOARD,
 ) -> np.ndarray:
     """Answers of the fake-quantized network, float32 [N, classes]; some layers left in float."""
 
@@ -44,7 +47,7 @@ def of_torch(
     def samples() -> Iterator[torch.Tensor]:
         return (torch.from_numpy(batch) for batch in calibration.batches())
 
-    rules = BOARD.quantization.onnx if format == "onnx" else BOARD.quantization.tflite
+    rules = board.quantization.onnx if format == "onnx" else board.quantization.tflite
     x = torch.from_numpy(images)
     scheme = Scheme.of(precision, rules)
     finder = None if method == "minmax" else find
@@ -61,24 +64,32 @@ def assert_alike(found: np.ndarray, expected: np.ndarray, step: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("format", "share"),
-    [("onnx", 0.5), ("tflite", 0.8)],  # TFLite's outputs are rounded, so one step is a lot
+    ("board", "format", "share"),
+    [
+        (BOARD, "onnx", 0.5),
+        (BOARD, "tflite", 0.8),  # TFLite's outputs are rounded, so one step is a lot
+        (TENSORRT, "onnx", 0.25),
+    ],
+    ids=lambda value: value.id if isinstance(value, Board) else value,
 )
 def test_int8_files_answer_as_fake_quantized_torch(
     pc_folder: Folder,
+    jetson_folder: Folder,
     calibration: Calibration,
     validation_images: np.ndarray,
+    board: Board,
     format: str,
     share: float,
 ) -> None:
-    step = pc_folder.file("slim.int8.tflite").output.scale
+    folder = jetson_folder if board is TENSORRT else pc_folder
+    step = folder.file("slim.int8.tflite").output.scale
     assert step is not None
-    file = pc_folder.file(f"slim.int8.{format}")
-    (answers,) = RUNNERS[format](pc_folder.path / file.path, [file.output.name])(validation_images)
-    expected = of_torch(pc_folder.model, "int8", format, calibration, validation_images)
+    file = folder.file(f"slim.int8.{format}")
+    (answers,) = RUNNERS[format](folder.path / file.path, [file.output.name])(validation_images)
+    expected = of_torch(folder.model, "int8", format, calibration, validation_images, board=board)
     assert_alike(answers, expected, step)
     with torch.no_grad():
-        unrounded = pc_folder.model(torch.from_numpy(validation_images)).numpy()
+        unrounded = folder.model(torch.from_numpy(validation_images)).numpy()
     rounding = np.abs(unrounded - expected).mean()
     assert np.abs(answers - expected).mean() < share * rounding  # the same rounding, not just near
 
@@ -116,6 +127,60 @@ def test_other_precisions_answer_as_fake_quantized_torch(
     rounding = np.abs(unrounded - expected).mean()
     assert rounding > 0
     assert np.abs(answers - expected).mean() < 0.1 * rounding + 1e-5
+
+
+class Branches(nn.Module):
+    """An addition of what one or two convolutions make, read elsewhere or not, and what follows."""
+
+    def __init__(self, answer: Callable[[Any, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8)
+        self.one, self.two = nn.Conv2d(8, 8, 3, 1, 1), nn.Conv2d(8, 8, 3, 1, 1)
+        self.head, self.answer = nn.Linear(8, 4), answer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.answer(self, F.relu(self.stem(x))).mean((2, 3)))
+
+
+def _read_elsewhere(net: Any, x: Tensor) -> Tensor:
+    one = net.one(x)
+    return (one + net.two(x)) * one
+
+
+BRANCHES: Mapping[str, Callable[[Any, Tensor], Tensor]] = {
+    "first": lambda net, x: F.relu(net.one(x) + x),
+    "second": lambda net, x: F.relu(x + net.norm(net.one(x))),
+    "both": lambda net, x: net.one(x) + net.two(x),
+    "read elsewhere": _read_elsewhere,
+    "activated": lambda net, x: F.relu(net.one(x)) + F.leaky_relu(net.two(x)),
+    "in place": lambda net, x: net.one(x).add_(x).relu_(),
+    "product": lambda net, x: (x * net.one(x)).clamp(0.0, 0.3) + x,
+}
+
+
+@pytest.mark.parametrize("name", BRANCHES)
+def test_branches_are_rounded_as_in_files_for_tensorrt(tmp_path, name: str) -> None:
+    torch.manual_seed(0)
+    model = Branches(BRANCHES[name]).eval()
+    images = np.random.default_rng(0).standard_normal((96, *INPUT_SHAPE)).astype(np.float32)
+    calibration = Calibration(lambda: stream(images, 16))
+    (file,) = exported(
+        model,
+        tmp_path,
+        images,
+        "int8",
+        calibration=calibration,
+        validation=lambda: stream(images, 16),
+        board=TENSORRT,
+        formats=("onnx",),
+    )
+    (answers,) = onnx_runner(tmp_path / file.path, [file.output.name])(images)
+    expected = of_torch(model, "int8", "onnx", calibration, images, board=TENSORRT)
+    with torch.no_grad():
+        unrounded = model(torch.from_numpy(images)).numpy()
+    rounding = np.abs(unrounded - expected).mean()
+    # The median, as a value in the middle of a step may be rounded to either side.
+    assert np.median(np.abs(answers - expected)) < 0.02 * rounding
 
 
 class Tokens(nn.Module):
