@@ -179,7 +179,9 @@ class OnnxRules(Part):
         description="Whose rules the file is checked against."
     )
     activation_dtype: Literal["uint8", "int8"] = Field(description="Type of activations.")
-    activation_symmetric: Flag = Field(description="True: every activation zero point is 0.")
+    activation_symmetric: Flag = Field(
+        description="True: every activation zero point is 0, or 128 where they are uint8."
+    )
     weight_dtype: Literal["int8"] = Field(default="int8", description="Type of weights.")
     weight_symmetric: Literal[True] = Field(
         default=True, description="Weight zero points are always 0."

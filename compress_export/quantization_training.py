@@ -118,8 +118,8 @@ def rounded_as_files(job: Job, network: nn.Module) -> FakeQuantized:
 def scheme_of(job: Job) -> Scheme:
     """Return how the files of a job round.
 
-    With both formats, ONNX's rules count: the grids are the same but for the outputs', which are
-    float there.
+    With both formats, ONNX's rules count. Where the board has the same for TFLite, its grids are
+    the same but for the outputs', which are float in ONNX, and those of 16 bits.
     """
     from compressor.quantization.scheme import Scheme
 

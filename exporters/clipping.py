@@ -33,7 +33,7 @@ class Grid:
 
     @property
     def steps(self) -> int:
-        """From the lowest value of a range to its highest; -128 stays unused around the middle."""
+        """From the lowest value of a range to its highest; around the middle, -128 is beyond it."""
         return self.levels - (2 if self.symmetric else 1)
 
 
@@ -148,29 +148,29 @@ def mse_range(histogram: Histogram, grid: Grid) -> Range:
     shares = np.arange(1, MSE_CANDIDATES + 1) / MSE_CANDIDATES
     if grid.symmetric:
         limits = shares * max(-low, high)
-        best = limits[_errors(values, counts, -limits, limits, grid.steps).argmin()]
+        best = limits[_errors(values, counts, -limits, limits, grid).argmin()]
         return float(-best), float(best)
     lows, highs = low * shares, high * shares
     for _ in range(MSE_ROUNDS):
-        high = highs[_errors(values, counts, np.full_like(highs, low), highs, grid.steps).argmin()]
-        low = lows[_errors(values, counts, lows, np.full_like(lows, high), grid.steps).argmin()]
+        high = highs[_errors(values, counts, np.full_like(highs, low), highs, grid).argmin()]
+        low = lows[_errors(values, counts, lows, np.full_like(lows, high), grid).argmin()]
     return float(low), float(high)
 
 
 def _errors(
-    values: np.ndarray, counts: np.ndarray, lows: np.ndarray, highs: np.ndarray, steps: int
+    values: np.ndarray, counts: np.ndarray, lows: np.ndarray, highs: np.ndarray, grid: Grid
 ) -> np.ndarray:
     """Summed squared error for each pair of limits; float64 [candidates].
 
-    The grid is that of the files: step (high - low) / steps, zero among them.
+    The integers are those of the files: step (high - low) / grid.steps, zero among them.
     """
     found = np.empty(len(lows))
     for index, (low, high) in enumerate(zip(lows, highs, strict=True)):
-        step = (high - low) / steps
+        step = (high - low) / grid.steps
         if step == 0:
             found[index] = (counts * values**2).sum()
             continue
-        smallest = np.round(low / step)
-        rounded = np.clip(np.round(values / step), smallest, smallest + steps)
+        smallest = -grid.levels // 2 if grid.symmetric else np.round(low / step)
+        rounded = np.clip(np.round(values / step), smallest, smallest + grid.levels - 1)
         found[index] = (counts * (rounded * step - values) ** 2).sum()
     return found

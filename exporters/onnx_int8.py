@@ -117,7 +117,7 @@ def _quantized(
         reduce_range=rules.reduce_range,
         weight_qType=types[rules.weight_dtype],
         activation_qType=activations[rules.activation_dtype],
-        tensors_range=_tensors_data(ranges),
+        tensors_range=_tensors_data(ranges, _widening(rules, activation_bits)),
         nodes_to_quantize=[],
         nodes_to_exclude=[
             *whole_in_float(source),
@@ -141,14 +141,26 @@ def _quantized(
     return quantizer.model.model
 
 
-def _tensors_data(ranges: dict[str, Range]) -> Any:
+def _widening(rules: OnnxRules, activation_bits: int) -> float:
+    """What ranges are multiplied by so that the quantizer makes `Grid`'s scales of them.
+
+    Zero of a symmetric range is at 128 of uint8, from where 127 steps reach to the end; but it
+    divides the whole range by 255, as if there were 127.5 on either side.
+    """
+    if not rules.activation_symmetric or rules.activation_dtype == "int8":
+        return 1.0
+    grid = Grid(activation_bits, symmetric=True)
+    return (grid.levels - 1) / grid.steps
+
+
+def _tensors_data(ranges: dict[str, Range], widening: float) -> Any:
     """The same as onnxruntime's quantizer wants them."""
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
 
     return TensorsData(
         CalibrationMethod.MinMax,
         {
-            name: (np.array([low], np.float32), np.array([high], np.float32))
+            name: tuple(np.array([limit * widening], np.float32) for limit in (low, high))
             for name, (low, high) in ranges.items()
         },
     )

@@ -142,7 +142,7 @@ class FakeQuantized(nn.Module):
         """Return the grid of every rounded result, by number, from the float network's ranges."""
         bits, network, points = self._scheme.activation_bits, self.network, self._points
         assert bits is not None
-        symmetric = self._scheme.symmetric_activations or bits == 16
+        symmetric = self._scheme.symmetric_activations
         if self._find is None:
             ranges = extremes(network, points, self._calibration)
         else:

@@ -37,13 +37,16 @@ class Grid:
         the rule of ONNX QuantizeLinear and of TFLite. Integers count from 0 here; TFLite's are
         2**(bits - 1) lower, which is the same grid.
 
+        Symmetric: scale = max(-low, high) / (2**(bits - 1) - 1), zero point 0; in unsigned integers
+        files have 2**(bits - 1). The lowest integer is for what lies outside of the range.
+
         Args:
             low, high: smallest and largest real value that was seen.
         """
         low, high = min(low, 0.0), max(high, 0.0)
         if symmetric:
             limit = 2 ** (bits - 1) - 1
-            return cls(max(max(-low, high) / limit, _SMALLEST_SCALE), 0, -limit, limit)
+            return cls(max(max(-low, high) / limit, _SMALLEST_SCALE), 0, -limit - 1, limit)
         steps = 2**bits - 1
         scale = max((high - low) / steps, _SMALLEST_SCALE)
         return cls(scale, round(-low / scale), 0, steps)

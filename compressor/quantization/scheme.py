@@ -16,14 +16,14 @@ _REDUCED_UNSIGNED_LIMIT = 63  # 0 to 127
 class Scheme:
     """Integer grids of weights and activations.
 
-    Weights are symmetric (zero point 0) and use -q to q; so do symmetric activations. Other
-    activations use all 2**bits values and a zero point, asymmetric weights 2 q + 2 values.
+    Weights are symmetric (zero point 0) and use -q to q. Activations use all 2**bits values,
+    symmetric ones around the middle, others around a zero point; asymmetric weights 2 q + 2 values.
 
     Attributes:
         weight_limit: q of every weight of a convolution or linear layer: 127 for 8 bits, 7 for 4,
             1 for 2.
         activation_bits: of what operators hand on; None leaves activations in float.
-        symmetric_activations: zero point 0.
+        symmetric_activations: zero in the middle of the integers.
         per_channel_convolutions, per_channel_linear: one scale for each output channel instead of
             one for the whole weight.
         rounded_biases: biases are 32-bit integers in steps of the input's scale times the weight's,
@@ -90,16 +90,16 @@ class Scheme:
             )
         if precision not in ("int8", "int8-int16") or rules is None:
             return weights
+        bits = 16 if precision == "int8-int16" else 8
         static = replace(
-            weights,
-            activation_bits=16 if precision == "int8-int16" else 8,
-            symmetric_activations=rules.activation_symmetric,
+            weights, activation_bits=bits, symmetric_activations=rules.activation_symmetric
         )
         if isinstance(rules, TfliteRules):
-            return replace(static, quantized_outputs=True)
+            symmetric = rules.activation_symmetric or bits == 16
+            return replace(static, symmetric_activations=symmetric, quantized_outputs=True)
         return replace(
             static,
             weight_limit=_REDUCED_LIMIT if rules.reduce_range else 127,
-            rounded_biases=rules.quantize_bias,
+            rounded_biases=rules.quantize_bias and bits == 8,
             fused_additions=rules.profile == "tensorrt",
         )

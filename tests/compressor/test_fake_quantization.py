@@ -50,6 +50,12 @@ def test_symmetric_grids_hold_the_range_within_half_a_step(values: list[float], 
     assert float((grid.rounded(x) - x).abs().max()) <= grid.scale * 0.51 + 1e-6
 
 
+def test_beyond_a_symmetric_range_all_integers_are_used() -> None:
+    x = torch.tensor([-9.0, -1.0041, -1.0, 0.3, 1.0, 9.0])
+    found = Grid.of_range(-1, 1, 8, symmetric=True).rounded(x)
+    torch.testing.assert_close(found, (x * 127).round().clamp(-128, 127) / 127)  # as int8 saturates
+
+
 @pytest.mark.parametrize("limit", [1, 7, 127])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_weights_per_channel_are_those_of_torchs_observer(limit: int, axis: int) -> None:

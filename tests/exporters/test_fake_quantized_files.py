@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from exporting import exported
@@ -21,10 +22,15 @@ from compressor.quantization.scheme import Scheme
 from exporters import Calibration
 from exporters.checks import onnx_runner, tflite_runner
 from exporters.clipping import Grid, Range
+from exporters.onnx_qdq import Graph
 from exporters.ranges import Observe, find_ranges
 
 BOARD = load_board("x86-64")
 TENSORRT = load_board("jetson")
+SYMMETRIC = BOARD.model_copy(update={"quantization": BOARD.quantization.changed(symmetric=True)})
+WIDE = BOARD.model_copy(  # the first that reads 16-bit integers
+    update={"runtimes": [r.model_copy(update={"min_version": "1.18"}) for r in BOARD.runtimes]}
+)
 Ranges = Mapping[str, Range]
 RUNNERS = {"onnx": onnx_runner, "tflite": tflite_runner}
 
@@ -100,6 +106,7 @@ def test_int8_files_answer_as_fake_quantized_torch(
         ("int8-weights", "onnx"),
         ("int4-weights", "tflite"),
         ("int2-weights", "tflite"),
+        ("int8-int16", "onnx"),
         ("int8-int16", "tflite"),
     ],
 )
@@ -118,6 +125,7 @@ def test_other_precisions_answer_as_fake_quantized_torch(
         precision,
         calibration=calibration,
         validation=lambda: stream(validation_images, 50),
+        board=WIDE,
         formats=(format,),
     )
     (answers,) = RUNNERS[format](tmp_path / file.path, [file.output.name])(validation_images)
@@ -127,6 +135,33 @@ def test_other_precisions_answer_as_fake_quantized_torch(
     rounding = np.abs(unrounded - expected).mean()
     assert rounding > 0
     assert np.abs(answers - expected).mean() < 0.1 * rounding + 1e-5
+
+
+def test_sixteen_bits_follow_the_boards_rules_in_onnx(tmp_path) -> None:
+    """With a zero point and float biases; weights are exact, so inputs alone are rounded."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 4)).eval()
+    with torch.no_grad():
+        model[1].weight.copy_(torch.randint(-127, 128, (4, 192)) / 127)
+        model[1].weight[:, 0] = 1
+    images = np.random.default_rng(0).uniform(-0.2, 1, (64, 3, 8, 8)).astype(np.float32)
+    calibration = Calibration(lambda: stream(images, 16))
+    (file,) = exported(
+        model,
+        tmp_path,
+        images,
+        "int8-int16",
+        calibration=calibration,
+        validation=lambda: stream(images, 16),
+        board=WIDE,
+        formats=("onnx",),
+    )
+    (answers,) = onnx_runner(tmp_path / file.path, [file.output.name])(images)
+    expected = of_torch(model, "int8-int16", "onnx", calibration, images)
+    with torch.no_grad():
+        unrounded = model(torch.from_numpy(images)).numpy()
+    rounding = np.abs(unrounded - expected).mean()
+    assert np.abs(answers - expected).mean() < 0.1 * rounding
 
 
 class Branches(nn.Module):
@@ -181,6 +216,35 @@ def test_branches_are_rounded_as_in_files_for_tensorrt(tmp_path, name: str) -> N
     rounding = np.abs(unrounded - expected).mean()
     # The median, as a value in the middle of a step may be rounded to either side.
     assert np.median(np.abs(answers - expected)) < 0.02 * rounding
+
+
+def test_symmetric_activations_of_uint8_have_127_steps_on_either_side(tmp_path) -> None:
+    torch.manual_seed(0)
+    model = Branches(BRANCHES["first"]).eval()
+    images = np.random.default_rng(0).standard_normal((96, *INPUT_SHAPE)).astype(np.float32)
+    calibration = Calibration(lambda: stream(images, 16))
+    (file,) = exported(
+        model,
+        tmp_path,
+        images,
+        "int8",
+        calibration=calibration,
+        validation=lambda: stream(images, 16),
+        board=SYMMETRIC,
+        formats=("onnx",),
+    )
+    graph = Graph(onnx.load(str(tmp_path / file.path)))
+    pairs = [node for node in graph.model.graph.node if node.op_type == "QuantizeLinear"]
+    grids = {node.input[0]: [graph.constants[name] for name in node.input[1:]] for node in pairs}
+    assert {(zero.dtype.name, int(zero)) for _, zero in grids.values()} == {("uint8", 128)}
+    scale = float(grids[file.input.name][0])
+    assert scale == pytest.approx(np.abs(images).max() / 127, rel=1e-5)
+    (answers,) = onnx_runner(tmp_path / file.path, [file.output.name])(images)
+    expected = of_torch(model, "int8", "onnx", calibration, images, board=SYMMETRIC)
+    with torch.no_grad():
+        unrounded = model(torch.from_numpy(images)).numpy()
+    rounding = np.abs(unrounded - expected).mean()
+    assert np.abs(answers - expected).mean() < 0.1 * rounding
 
 
 class Tokens(nn.Module):

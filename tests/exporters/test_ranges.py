@@ -142,6 +142,13 @@ def test_symmetric_mse_limits_are_mirrored():
     assert low == -high
 
 
+def test_symmetric_mse_limits_count_on_the_lowest_integer():
+    """-1 is -128 steps of 1/128, as everything else is whole steps; 127 of these are the limit."""
+    values = np.concatenate([np.full(1000, -1.0), np.arange(-127, 128) / 128])
+    low, high = mse_range(histogram_of(values, symmetric=True), Grid(8, symmetric=True))
+    assert (low, high) == (-127 / 128, 127 / 128)
+
+
 # --- over a stream ---------------------------------------------------------------------------
 
 
