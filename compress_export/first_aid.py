@@ -1,7 +1,8 @@
 """Less accuracy lost to rounding, without training: what helps is found out and kept.
 
 Everything is measured on the validation images through the fake-quantized network, which answers
-as the files will. The network itself stays as it was; a copy goes into the quantized files.
+as the files will. The network itself stays as it was; a copy goes into the quantized files, its
+branches merged as all files have them.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Aided:
     """A network for the quantized files.
 
     Attributes:
-        model: in float, of the same class as the one it was made from.
+        model: in float, like the one it was made from but for merged branches.
         float_layers: that its files leave in float.
     """
 
@@ -61,9 +62,11 @@ def give_first_aid(job: Job, network: nn.Module, float_score: float) -> Aided | 
         What the quantized files are to be made of; None where nothing helped.
     """
     from compressor.errors import InputError
+    from exporters.prepare import merged_copy
 
     scheme = scheme_of(job)
     try:
+        network = merged_copy(network, job.task.input_shape, lambda _: None)
         fake = _rounded(job, network)
         plain = judged = _judge(job, fake)
     except InputError:
@@ -112,8 +115,9 @@ def _least(figures: FirstAid) -> float:
 def _with_layers_in_float(job: Job, fake: FakeQuantized, figures: FirstAid) -> FirstAid:
     """Measure what rounding each layer costs and find the cheapest ones to leave in float."""
     from compressor.quantization.sensitivity import cheapest_within, sensitivities
+    from exporters.support import why_not_float_layers
 
-    if (reason := _why_no_mixture(job, fake.network)) is not None:
+    if (reason := why_not_float_layers(job.board)) is not None:
         return replace(figures, note=f"no layers left in float: {reason}")
     job.log.say(f"first aid: measuring {len(fake.layers)} layers")
     ranking = sensitivities(fake, lambda model: _judge(job, model))
@@ -129,16 +133,6 @@ def _with_layers_in_float(job: Job, fake: FakeQuantized, figures: FirstAid) -> F
         if chosen is not None
         else "no layers left in float: not even all of them would bring the drop inside the budget",
     )
-
-
-def _why_no_mixture(job: Job, network: nn.Module) -> str | None:
-    from exporters.merge import METHODS
-    from exporters.support import why_not_float_layers
-
-    merged = any(hasattr(module, name) for module in network.modules() for name in METHODS)
-    if merged:
-        return "the network merges branches, its files have other layers"
-    return why_not_float_layers(job.board)
 
 
 def _rounded(job: Job, network: nn.Module) -> FakeQuantized:

@@ -27,6 +27,7 @@ from compress_export.outputs import OutputFolder, default_out
 from compress_export.pace import Batches
 from compress_export.progress import RunLog
 from compress_export.provenance import environment, inputs_of, note_provenance
+from compress_export.quantization_training import refuse_branches
 from compress_export.schedule import Epochs, choose_epochs
 from compress_export.signing import check_private_key
 from compress_export.targets import Target, resolved_budgets
@@ -251,6 +252,8 @@ def checked_task(
         graph = channel_graph(task.model, task.example())
     except TraceError as error:
         raise InputError(f"--model {task.architecture}: {error}") from error
+    if options.qat_epochs:
+        refuse_branches(options, task)
     if "prune" not in options.stages:
         return task
     if graph.class_count == 0:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from compress_export.job import Job
+    from compress_export.options import JobOptions
     from compress_export.task import Task
     from compressor.quantization.fake import FakeQuantized
     from compressor.quantization.scheme import Scheme
@@ -60,6 +61,36 @@ class QuantizationFigures:
             f"trained for {self.precision} {self.format}: validation {float_score} % in float, "
             f"rounded {rounded} %, after {self.epochs} epochs {trained} %"
         )
+
+
+def refuse_branches(options: JobOptions, task: Task) -> None:
+    """Refuse `--qat-epochs` for a network whose files compute something else than it does.
+
+    Export merges branches. A merged network can't be trained in the place of the one with branches:
+    it isn't of that one's class any more, and a saved network is.
+
+    Raises:
+        UsageError: merging changes more than batch norms, which training folds itself.
+    """
+    from compress_export.errors import UsageError
+    from exporters.prepare import merged_copy, plain_copy
+
+    merged = merged_copy(task.model, task.input_shape, lambda _: None)
+    if _operators(merged, task.example()) != _operators(plain_copy(task.model), task.example()):
+        raise UsageError(
+            f"--qat-epochs {options.qat_epochs}: {task.architecture} has branches, which its files "
+            "merge: they would round other layers than training did; leave --qat-epochs out"
+        )
+
+
+def _operators(network: nn.Module, example: Tensor) -> list[str]:
+    """What is computed, in order, but for batch norms that are folded into convolutions."""
+    from compressor.quantization.calls import written
+    from compressor.quantization.points import folded_norms
+
+    calls, outputs = written(network, example)
+    folded = {pair.norm_call for pair in folded_norms(network, calls, outputs)}
+    return [call.name for n, call in enumerate(calls) if call.sources and n not in folded]
 
 
 def train_for_files(job: Job) -> None:

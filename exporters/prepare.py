@@ -26,13 +26,12 @@ def plain_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, shared).cpu().float().eval()
 
 
-def deployable(
+def merged_copy(
     model: nn.Module, input_shape: tuple[int, int, int], progress: Callable[[str], None]
 ) -> nn.Module:
-    """A CPU, float32, eval-mode copy, branches merged and BatchNorm folded into convolutions.
+    """A CPU, float32, eval-mode copy with the layers that files have: branches are merged.
 
-    Folding happens in the copy's own module tree, so that weights keep their names. A model
-    that torch.fx can't trace is returned unfolded: the converters fold what they find.
+    Weights that merging leaves as they are may be the caller's, as in `plain_copy`.
 
     Args:
         input_shape: (C, H, W).
@@ -44,7 +43,23 @@ def deployable(
     clone.requires_grad_(False)
     example = torch.randn(1, *input_shape, generator=torch.Generator().manual_seed(0))
     clone = merge_branches(clone, example, progress)
-    clone.requires_grad_(False)  # merging may have made new ones
+    return clone.requires_grad_(False)  # merging may have made new ones
+
+
+def deployable(
+    model: nn.Module, input_shape: tuple[int, int, int], progress: Callable[[str], None]
+) -> nn.Module:
+    """A CPU, float32, eval-mode copy, branches merged and BatchNorm folded into convolutions.
+
+    Folding happens in the copy's own module tree, so that weights keep their names. A model
+    that torch.fx can't trace is returned unfolded: the converters fold what they find.
+
+    Args:
+        input_shape, progress: as for `merged_copy`.
+    """
+    import torch
+
+    clone = merged_copy(model, input_shape, progress)
     with torch.no_grad():
         _fold_batch_norms(clone)
     # Training may leave weights in channels_last, and the TFLite converter reads raw storage.

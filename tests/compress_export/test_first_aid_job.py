@@ -7,6 +7,7 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -16,6 +17,9 @@ from compress_export.errors import UsageError
 from compress_export.first_aid import _least
 from compress_export.first_aid_figures import FirstAid
 from compress_export.job_file import resolve_options
+from compress_export.task import load_task
+from exporters.checks import tflite_runner
+from exporters.inspect_tflite import inspect_tflite
 
 ROOT = Path(__file__).parents[2]
 _WEIGHTS_ALONE = "--board x86-64 --formats tflite --stages quantize,bench"
@@ -121,6 +125,24 @@ def test_measuring_again_keeps_what_is_known(mixed: Ended, tmp_path: Path) -> No
     assert again.code == mixed.code, again.complained
     assert again.report["first_aid"] == before
     assert (again.out / "first_aid.png").is_file()
+
+
+def test_networks_with_branches_are_judged_by_what_their_files_round(tmp_path: Path) -> None:
+    words = f"{_WEIGHTS_ALONE} --precision int4-weights --max-drop 0.5 --baseline-epochs 6"
+    network = [*NETWORK[2:], "--model", "tiny_networks:with_branches"]
+    ended = run_here(tmp_path / "out", *network, *QUICK[2:], *words.split())
+    assert ended.complained == ""
+    found = ended.report["first_aid"]
+    assert [cost["layer"] for cost in found["layers"]] == ["0.merged", "1.merged", "2.merged", "5"]
+    options = {"board": "x86-64", "model": network[-1], "data": "digits", "input_size": "8"}
+    task = load_task(resolve_options(options), lambda _: None)
+    labels = np.concatenate([labels for _, labels in task.images("").validation()])
+    path = ended.out / "bundle" / "baseline.int4-weights.tflite"
+    (answers,) = tflite_runner(path, [inspect_tflite(path).output.name])(
+        np.concatenate([*task.validation_stream()])
+    )
+    score = FirstAid.from_json(found).validation_score
+    assert (answers.argmax(axis=1) == labels).mean() == pytest.approx(score, abs=0.004)
 
 
 def test_none_leaves_the_files_as_they_are(tmp_path: Path, badly_scaled: Path) -> None:

@@ -13,13 +13,14 @@ from typing import Any, cast
 import pytest
 import torch
 from tiny_jobs import NETWORK, QUICK, Ended, run_here
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from boards import load_board
 from compress_export import load_model
 from compress_export.errors import UsageError
 from compress_export.job_file import resolve_options
-from compress_export.quantization_training import rounded_as_files
+from compress_export.quantization_training import refuse_branches, rounded_as_files
 
 ROOT = Path(__file__).parents[2]
 Job = Callable[..., Ended]
@@ -125,6 +126,47 @@ def test_what_is_trained_and_judged_is_clipped_as_the_boards_files_are() -> None
 def test_wrong_values_are_refused(options: dict[str, str], says: str) -> None:
     with pytest.raises(UsageError, match=re.escape(says)):
         resolve_options({"board": "x86-64", **options})
+
+
+def test_networks_whose_branches_merge_on_export_are_refused(tmp_path: Path) -> None:
+    start = [*NETWORK[2:], *QUICK, "--model", "tiny_networks:with_branches"]
+    ended = run_here(tmp_path / "out", *start, "--board", "x86-64", "--qat-epochs", "2")
+    assert ended.code == 2
+    assert "--qat-epochs 2: tiny_networks:with_branches has branches" in ended.complained
+    assert not (ended.run / "baseline.csv").exists()
+
+
+class Fused(nn.Sequential):
+    """Merges into its convolution, with the norm behind it."""
+
+    def fuse(self) -> nn.Module:
+        return fuse_conv_bn_eval(self[0], self[1])
+
+
+class Scaled(nn.Sequential):
+    """Merges into its layer, with a factor behind it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * super().forward(x)
+
+    def fuse(self) -> nn.Module:
+        layer = copy.deepcopy(self[0])
+        layer.weight.data, layer.bias.data = 3 * layer.weight, 3 * layer.bias
+        return layer
+
+
+def test_merging_that_only_folds_norms_is_no_reason_to_refuse() -> None:
+    def task(block: nn.Module) -> Any:
+        model = nn.Sequential(block.eval(), nn.ReLU(), nn.Conv2d(4, 2, 1))
+        example = torch.zeros(1, 3, 8, 8)
+        return SimpleNamespace(
+            model=model, architecture="net", input_shape=(3, 8, 8), example=lambda: example
+        )
+
+    options = resolve_options({"board": "x86-64", "qat_epochs": "2"})
+    refuse_branches(options, task(Fused(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))))
+    with pytest.raises(UsageError, match="--qat-epochs 2: net has branches"):
+        refuse_branches(options, task(Scaled(nn.Conv2d(3, 4, 3))))
 
 
 def test_files_without_integers_have_nothing_to_train_for(job: Job) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
 class Block(nn.Module):
@@ -54,3 +57,36 @@ def only_8_pixels(num_classes: int) -> nn.Module:
 
 def only_16_pixels(num_classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, num_classes))
+
+
+class Branches(nn.Module):
+    """3x3 and 1x1 side by side, as RepVGG trains; export merges them."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.wide = nn.Sequential(
+            nn.Conv2d(inputs, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width)
+        )
+        self.narrow = nn.Sequential(
+            nn.Conv2d(inputs, width, 1, stride=2, bias=False), nn.BatchNorm2d(width)
+        )
+        self.merged: nn.Conv2d | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.wide(x) + self.narrow(x) if self.merged is None else self.merged(x)
+        return F.relu(y)
+
+    def reparameterize(self) -> None:
+        if self.merged is not None:
+            return
+        with torch.no_grad():
+            merged, narrow = (fuse_conv_bn_eval(*branch) for branch in (self.wide, self.narrow))
+            merged.weight += F.pad(narrow.weight, [1, 1, 1, 1])
+            merged.bias += narrow.bias
+        self.merged = merged
+        del self.wide, self.narrow
+
+
+def with_branches(num_classes: int) -> nn.Module:
+    pool = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, num_classes))
+    return nn.Sequential(Branches(3, 32), Branches(32, 64), Branches(64, 64), *pool)
