@@ -8,6 +8,7 @@ branches merged as all files have them.
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -81,10 +82,10 @@ def give_first_aid(job: Job, network: nn.Module, float_score: float) -> Aided | 
             found = _judge(job, other)
             remedies.append(_remedy("equalization", found, judged))
             fake, judged = (other, found) if remedies[-1].kept else (fake, judged)
-    other = _corrected(job, fake.network)
-    found = _judge(job, other)
+    found = _judge(job, _corrected(job, fake.network))
     remedies.append(_remedy("bias correction", found, judged))
-    fake, judged = (other, found) if remedies[-1].kept else (fake, judged)
+    corrects = remedies[-1].kept
+    judged = found if corrects else judged
     budget = job.board.budgets.limits().get("accuracy_drop_points", DEFAULT_MAX_DROP)
     figures = FirstAid(
         job.exports.precision,
@@ -96,12 +97,14 @@ def give_first_aid(job: Job, network: nn.Module, float_score: float) -> Aided | 
         tuple(remedies),
     )
     if judged.score < _least(figures):
-        figures = _with_layers_in_float(job, fake, figures)
+        figures = _with_layers_in_float(job, fake, figures, corrects)
     job.first_aid = figures
     for line in figures.lines:
         job.log.say(f"first aid: {line}")
     if not (figures.float_layers or any(remedy.kept for remedy in remedies)):
         return None
+    if corrects:
+        fake = _corrected(job, fake.network, figures.float_layers)
     return Aided(fake.network.cpu(), figures.float_layers)
 
 
@@ -112,16 +115,28 @@ def _least(figures: FirstAid) -> float:
     return figures.wanted_score - SAME_POINTS / 100
 
 
-def _with_layers_in_float(job: Job, fake: FakeQuantized, figures: FirstAid) -> FirstAid:
-    """Measure what rounding each layer costs and find the cheapest ones to leave in float."""
+def _with_layers_in_float(
+    job: Job, fake: FakeQuantized, figures: FirstAid, corrects: bool
+) -> FirstAid:
+    """Measure what rounding each layer costs and find the cheapest ones to leave in float.
+
+    Args:
+        fake: without corrected biases.
+        corrects: whether its files get them: every set of layers has its own.
+    """
     from compressor.quantization.sensitivity import cheapest_within, sensitivities
     from exporters.support import why_not_float_layers
 
     if (reason := why_not_float_layers(job.board)) is not None:
         return replace(figures, note=f"no layers left in float: {reason}")
     job.log.say(f"first aid: measuring {len(fake.layers)} layers")
+
+    def judge(model: FakeQuantized) -> Judged:
+        ready = _corrected(job, model.network, model.float_layers) if corrects else model
+        return _judge(job, ready)
+
     ranking = sensitivities(fake, lambda model: _judge(job, model))
-    search = cheapest_within(fake, lambda model: _judge(job, model), ranking, _least(figures))
+    search = cheapest_within(fake, judge, ranking, _least(figures))
     chosen = search.chosen
     return replace(
         figures,
@@ -148,11 +163,12 @@ def _equalized(job: Job, network: nn.Module) -> FakeQuantized | None:
     return _rounded(job, clone) if equalize(clone, job.task.example()) else None
 
 
-def _corrected(job: Job, network: nn.Module) -> FakeQuantized:
-    """The same with corrected biases."""
+def _corrected(job: Job, network: nn.Module, left: Collection[str] = ()) -> FakeQuantized:
+    """The same with biases corrected for what is rounded, some layers left in float."""
     from compressor.quantization.bias_correction import correct_biases
 
     fake = _rounded(job, network)
+    fake.float_layers = frozenset(left)
     correct_biases(fake, calibration_tensors(job.task))
     return fake
 
