@@ -98,10 +98,10 @@ def _first_aid(job: Job) -> Aided | None:
 
 
 def _draw_first_aid(job: Job) -> None:
-    """Draw the layers that were ranked for the network that goes to the board."""
+    """Draw what was measured of the network that goes to the board, if its layers were ranked."""
     from compress_export.first_aid_plot import FIRST_AID_PICTURE, draw_first_aid
 
-    if job.first_aid is not None and job.first_aid.mixtures:
+    if job.first_aid is not None and job.first_aid.layers:
         metric = job.task.objective.metric_name
         draw_first_aid(job.first_aid, metric, job.folder.staged / FIRST_AID_PICTURE)
 

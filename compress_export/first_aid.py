@@ -8,7 +8,7 @@ branches merged as all files have them.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from compress_export.job import Job
     from compressor.quantization.fake import FakeQuantized
-    from compressor.quantization.sensitivity import Judged
+    from compressor.quantization.sensitivity import Judged, Sensitivity
 
 
 @dataclass(frozen=True)
@@ -129,24 +129,27 @@ def _with_layers_in_float(
 
     if (reason := why_not_float_layers(job.board)) is not None:
         return replace(figures, note=f"no layers left in float: {reason}")
-    job.log.say(f"first aid: measuring {len(fake.layers)} layers")
+
+    def rank() -> Sequence[Sensitivity]:
+        job.log.say(f"first aid: measuring {len(fake.layers)} layers")
+        return sensitivities(fake, lambda model: _judge(job, model))
 
     def judge(model: FakeQuantized) -> Judged:
         ready = _corrected(job, model.network, model.float_layers) if corrects else model
         return _judge(job, ready)
 
-    ranking = sensitivities(fake, lambda model: _judge(job, model))
-    search = cheapest_within(fake, judge, ranking, _least(figures))
-    chosen = search.chosen
+    search = cheapest_within(fake, judge, _least(figures), rank)
+    chosen, note = search.chosen, ""
+    if chosen is None:
+        would = "only all of them" if search.ranking else "not even all of them"
+        note = f"no layers left in float: {would} would bring the drop inside the budget"
     return replace(
         figures,
-        layers=tuple(LayerCost(s.layer, s.alone, s.left, s.extra_bytes) for s in ranking),
+        layers=tuple(LayerCost(s.layer, s.alone, s.left, s.extra_bytes) for s in search.ranking),
         mixtures=tuple(
             Mixture(m.layers, m.extra_bytes, m.judged.score, m is chosen) for m in search.tried
         ),
-        note=""
-        if chosen is not None
-        else "no layers left in float: not even all of them would bring the drop inside the budget",
+        note=note,
     )
 
 

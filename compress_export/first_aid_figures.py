@@ -70,8 +70,9 @@ class FirstAid:
         validation_score_rounded, validation_loss_rounded: with rounding alone.
         wanted_score: baseline less the accuracy budget, a fraction.
         remedies: in the order in which they were tried.
-        layers: what rounding each costs; empty where the budget was not exceeded.
-        mixtures: sets of layers left in float that were tried; empty likewise.
+        layers: what rounding each costs; empty where the budget was not exceeded, or could not be
+            kept with all of them in float.
+        mixtures: sets of layers left in float that were tried; empty where it was not exceeded.
         note: why layers were not left in float although the budget was exceeded, or "".
     """
 

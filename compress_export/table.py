@@ -343,14 +343,16 @@ def _first_aid_section(report: Report) -> list[str]:
     if not (said := _first_aid_lines(report)):
         return []
     lines = ["## First aid", "", *(f"- {line}" for line in said), ""]
-    if not (tried := FirstAid.from_json(report["first_aid"]).mixtures):
+    aid = FirstAid.from_json(report["first_aid"])
+    if not aid.mixtures:
         return lines
     lines += ["| layers in float | more bytes | validation | |", "|---|---:|---:|---|"]
-    for mixture in sorted(tried, key=lambda mixture: mixture.extra_bytes):
+    for mixture in sorted(aid.mixtures, key=lambda mixture: mixture.extra_bytes):
         names = _md(", ".join(mixture.layers)) or "none"
         score, kept = f"{100 * mixture.validation_score:.2f} %", "kept" if mixture.kept else ""
         lines.append(f"| {names} | {mixture.extra_bytes} | {score} | {kept} |")
-    return [*lines, "", f"![layers in float, accuracy and bytes]({FIRST_AID_PICTURE})", ""]
+    picture = [f"![layers in float, accuracy and bytes]({FIRST_AID_PICTURE})", ""]
+    return [*lines, "", *(picture if aid.layers else ())]
 
 
 def _choice_lines(report: Report) -> list[str]:

@@ -63,13 +63,16 @@ class Mixture:
 
 @dataclass(frozen=True)
 class Search:
-    """What `cheapest_within` tried.
+    """What `cheapest_within` measured.
 
     Attributes:
+        ranking: what rounding each layer costs; empty where that could not change the answer.
         tried: in this order; the first leaves none in float, the second all.
-        chosen: of these, None where not even all layers in float are good enough.
+        chosen: of these, None where less than all layers in float is not good enough: files of
+            integers have to hold some.
     """
 
+    ranking: tuple[Sensitivity, ...]
     tried: tuple[Mixture, ...]
     chosen: Mixture | None
 
@@ -106,7 +109,10 @@ def sensitivities(fake: FakeQuantized, judge: Judge) -> tuple[Sensitivity, ...]:
 
 
 def cheapest_within(
-    fake: FakeQuantized, judge: Judge, ranking: Sequence[Sensitivity], wanted_score: float
+    fake: FakeQuantized,
+    judge: Judge,
+    wanted_score: float,
+    rank: Callable[[], Sequence[Sensitivity]],
 ) -> Search:
     """Find a cheap set of layers that has to stay in float for a score.
 
@@ -114,34 +120,33 @@ def cheapest_within(
     that turn out not to be needed go again, the largest first. Sets are measured, not added up.
 
     Args:
-        ranking: as `sensitivities` returns it.
         wanted_score: in the units of `judge`.
+        rank: returns what `sensitivities` does; not called where no layer in float is needed, or
+            not even all of them are good enough.
     """
-    bytes_of = {entry.layer: entry.extra_bytes for entry in ranking}
+    bytes_of = {name: extra_bytes(fake, name) for name in fake.layers}
     tried: list[Mixture] = []
 
-    def good_enough(layers: Sequence[str]) -> bool:
+    def within(layers: Sequence[str]) -> Mixture | None:
         fake.float_layers = frozenset(layers)
         tried.append(Mixture(tuple(layers), sum(bytes_of[n] for n in layers), judge(fake)))
         fake.float_layers = frozenset()
-        return tried[-1].judged.score >= wanted_score
+        return tried[-1] if tried[-1].judged.score >= wanted_score else None
 
+    if (chosen := within(())) is not None or within([*fake.layers]) is None:
+        return Search((), tuple(tried), chosen)
+    ranking = tuple(rank())
     order = sorted(ranking, key=lambda entry: entry.left / entry.extra_bytes, reverse=True)
-    names = [entry.layer for entry in order]
-    if good_enough(()) or not good_enough(names):
-        reached = tried[-1] if len(tried) == 1 else None
-        return Search(tuple(tried), reached)
-    for count in range(1, len(names)):
-        if good_enough(names[:count]):
+    needed = [entry.layer for entry in order]
+    for count in range(1, len(needed)):
+        if (chosen := within(needed[:count])) is not None:
+            needed = needed[:count]
             break
-    else:
-        return Search(tuple(tried), tried[1])
-    chosen = tried[-1]
-    for name in sorted(chosen.layers[:-1], key=lambda name: -bytes_of[name]):
-        fewer = [other for other in chosen.layers if other != name]
-        if good_enough(fewer):
-            chosen = tried[-1]
-    return Search(tuple(tried), chosen)
+    for name in sorted(needed[:-1], key=lambda name: -bytes_of[name]):
+        fewer = [other for other in needed if other != name]
+        if (found := within(fewer)) is not None:
+            chosen, needed = found, fewer
+    return Search(ranking, tuple(tried), chosen)
 
 
 def extra_bytes(fake: FakeQuantized, layer: str) -> int:

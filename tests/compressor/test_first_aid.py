@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,14 @@ from compressor.quantization.fake import FakeQuantized
 from compressor.quantization.neutral import fold_norms
 from compressor.quantization.points import folded_norms, rounded_beside, rounded_results
 from compressor.quantization.scheme import Scheme
-from compressor.quantization.sensitivity import Judged, cheapest_within, sensitivities
+from compressor.quantization.sensitivity import (
+    Judged,
+    Mixture,
+    Sensitivity,
+    cheapest_within,
+    extra_bytes,
+    sensitivities,
+)
 
 PER_TENSOR = Scheme(per_channel_convolutions=False, per_channel_linear=False)
 
@@ -259,7 +267,8 @@ def test_the_layer_that_rounding_breaks_is_found_and_left_in_float() -> None:
     assert fake.float_layers == frozenset()
     assert max(ranking, key=lambda entry: entry.left).layer == "wild"
     rounded = judge(fake).score
-    search = cheapest_within(fake, judge, ranking, 0.95)
+    search = cheapest_within(fake, judge, 0.95, lambda: ranking)
+    assert search.ranking == ranking
     assert rounded < 0.95
     assert search.chosen is not None
     assert "wild" in search.chosen.layers
@@ -267,8 +276,37 @@ def test_the_layer_that_rounding_breaks_is_found_and_left_in_float() -> None:
     assert search.chosen.extra_bytes < sum(entry.extra_bytes for entry in ranking)
     assert search.tried[0].layers == ()
     assert len(search.tried[1].layers) == 4
-    unreachable = cheapest_within(fake, judge, ranking, 1.01)
-    assert (unreachable.chosen, len(unreachable.tried)) == (None, 2)
-    enough = cheapest_within(fake, judge, ranking, 0.0)
+
+
+def test_layers_are_not_ranked_where_that_could_not_help() -> None:
+    fake, _, _ = sensitive()
+
+    def rank() -> Any:
+        raise AssertionError("ranked")
+
+    def judge(model: FakeQuantized) -> Judged:
+        return Judged(0.5 + 0.1 * len(model.float_layers), 1.0)
+
+    unreachable = cheapest_within(fake, judge, 0.95, rank)
+    assert (unreachable.chosen, unreachable.ranking) == (None, ())
+    assert [len(mixture.layers) for mixture in unreachable.tried] == [0, 4]
+    enough = cheapest_within(fake, judge, 0.45, rank)
     assert enough.chosen is not None
     assert enough.chosen.layers == ()
+
+
+def test_a_file_of_integers_keeps_some() -> None:
+    """The largest layer comes in last; with all in float, those that aren't needed go again."""
+    fake, _, _ = sensitive()
+    ranking = [Sensitivity(name, 0.1, 0.1, extra_bytes(fake, name)) for name in fake.layers]
+
+    def chosen(needed: set[str]) -> Mixture | None:
+        def judge(model: FakeQuantized) -> Judged:
+            return Judged(float(needed <= model.float_layers), 1.0)
+
+        return cheapest_within(fake, judge, 0.5, lambda: ranking).chosen
+
+    largest = chosen({"wide"})
+    assert largest is not None
+    assert largest.layers == ("wide",)
+    assert chosen(set(fake.layers)) is None
