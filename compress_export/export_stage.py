@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,12 +65,14 @@ def _write_files(job: Job, reference: Path) -> None:
     precision = job.exports.precision
     aided = _first_aid(job)
     with job.log.timed("export"):
-        if aided is not None:
+        for format, own in aided.items():
+            wanted = (job.stage, precision, format)
             job.reference[:] = [
-                f for f in job.reference if (f.stage, f.precision) != (job.stage, precision)
+                f for f in job.reference if (f.stage, f.precision, f.format) != wanted
             ]
-            job.reference += job.exports.write(
-                aided.model, job.stage, reference, [precision], aided.float_layers
+            exports = replace(job.exports, formats=(format,))
+            job.reference += exports.write(
+                own.model, job.stage, reference, [precision], own.float_layers
             )
         if job.options.chooses_precision:
             write_candidates(job, reference)
@@ -80,18 +83,23 @@ def _write_files(job: Job, reference: Path) -> None:
 
 
 def _write_missing(job: Job, reference: Path, precisions: Sequence[str]) -> None:
-    there = {file.precision for file in job.reference if file.stage == job.stage}
-    more = [name for name in dict.fromkeys(precisions) if name not in there]
-    if more:
-        job.reference += job.exports.write(job.network, job.stage, reference, more)
+    there = {(file.format, file.precision) for file in job.reference if file.stage == job.stage}
+    formats_of: dict[tuple[str, ...], list[str]] = {}  # by what they lack: one export makes all
+    for format in job.exports.formats:
+        more = tuple(name for name in dict.fromkeys(precisions) if (format, name) not in there)
+        formats_of.setdefault(more, []).append(format)
+    for more, formats in formats_of.items():
+        if more:
+            exports = replace(job.exports, formats=tuple(formats))
+            job.reference += exports.write(job.network, job.stage, reference, more)
 
 
-def _first_aid(job: Job) -> Aided | None:
+def _first_aid(job: Job) -> dict[str, Aided]:
     """Find out what helps the quantized files (--first-aid)."""
     from compress_export.first_aid import can_aid, give_first_aid
 
     if not can_aid(job):
-        return None
+        return {}
     score = job.baseline_score if job.pruned is None else job.pruned.validation_score
     with job.log.timed("first aid"):
         return give_first_aid(job, job.network, score)
@@ -101,9 +109,9 @@ def _draw_first_aid(job: Job) -> None:
     """Draw what was measured of the network that goes to the board, if its layers were ranked."""
     from compress_export.first_aid_plot import FIRST_AID_PICTURE, draw_first_aid
 
-    if job.first_aid is not None and job.first_aid.layers:
+    if ranked := [figures for figures in job.first_aid if figures.layers]:
         metric = job.task.objective.metric_name
-        draw_first_aid(job.first_aid, metric, job.folder.staged / FIRST_AID_PICTURE)
+        draw_first_aid(ranked, metric, job.folder.staged / FIRST_AID_PICTURE)
 
 
 def _chosen_files(job: Job, reference: Path) -> list[Exported]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from compress_export.job import Job
     from compressor.quantization.fake import FakeQuantized
+    from compressor.quantization.scheme import Scheme
     from compressor.quantization.sensitivity import Judged, Sensitivity
 
 
@@ -52,16 +53,43 @@ def can_aid(job: Job) -> bool:
     return job.options.first_aid == "auto" and rounds and job.codebook is None
 
 
-def give_first_aid(job: Job, network: nn.Module, float_score: float) -> Aided | None:
+def give_first_aid(job: Job, network: nn.Module, float_score: float) -> dict[str, Aided]:
     """Try bias correction, equalization and layers in float; `job.first_aid` says what helped.
+
+    Every format rounds by its own rules and has its own answer; formats that round alike share one.
 
     Args:
         network: that the files are made of; it is not changed.
         float_score: its validation score.
 
     Returns:
-        What the quantized files are to be made of; None where nothing helped.
+        Format -> what its quantized files are to be made of, but for formats that nothing helped.
     """
+    from exporters.support import why_not_float_layers
+
+    known: dict[tuple[Scheme, str | None], tuple[FirstAid, Aided | None] | None] = {}
+    figures: list[FirstAid] = []
+    aided: dict[str, Aided] = {}
+    for format in job.exports.formats:
+        own = replace(job, exports=replace(job.exports, formats=(format,)))
+        alike = (scheme_of(own), why_not_float_layers(job.board, format))
+        if alike not in known:
+            known[alike] = _aid_format(own, network, float_score)
+        if (found := known[alike]) is None:
+            return {}
+        figures.append(replace(found[0], format=format))
+        if found[1] is not None:
+            aided[format] = found[1]
+    job.first_aid = tuple(figures)
+    for line in (line for entry in figures for line in entry.lines):
+        job.log.say(f"first aid: {line}")
+    return aided
+
+
+def _aid_format(
+    job: Job, network: nn.Module, float_score: float
+) -> tuple[FirstAid, Aided | None] | None:
+    """What was tried for a job of one format, and what helped; None where torch can't round."""
     from compressor.errors import InputError
     from exporters.prepare import merged_copy
 
@@ -98,14 +126,11 @@ def give_first_aid(job: Job, network: nn.Module, float_score: float) -> Aided | 
     )
     if judged.score < _least(figures):
         figures = _with_layers_in_float(job, fake, figures, corrects)
-    job.first_aid = figures
-    for line in figures.lines:
-        job.log.say(f"first aid: {line}")
     if not (figures.float_layers or any(remedy.kept for remedy in remedies)):
-        return None
+        return figures, None
     if corrects:
         fake = _corrected(job, fake.network, figures.float_layers)
-    return Aided(fake.network.cpu(), figures.float_layers)
+    return figures, Aided(fake.network.cpu(), figures.float_layers)
 
 
 def _least(figures: FirstAid) -> float:
@@ -127,7 +152,7 @@ def _with_layers_in_float(
     from compressor.quantization.sensitivity import cheapest_within, sensitivities
     from exporters.support import why_not_float_layers
 
-    if (reason := why_not_float_layers(job.board)) is not None:
+    if (reason := why_not_float_layers(job.board, figures.format)) is not None:
         return replace(figures, note=f"no layers left in float: {reason}")
 
     def rank() -> Sequence[Sensitivity]:

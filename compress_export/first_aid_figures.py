@@ -1,4 +1,7 @@
-"""What was tried for a network whose files lose accuracy; `first_aid` in report.json."""
+"""What was tried for a network whose files lose accuracy; `first_aid` in report.json.
+
+The figures of the first format are `first_aid`, those of further formats `first_aid_further`.
+"""
 
 from __future__ import annotations
 
@@ -62,7 +65,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class FirstAid:
-    """All that was tried, and what it gave.
+    """All that was tried for one format, and what it gave.
 
     Attributes:
         precision, format: whose rounding was measured, through the fake-quantized network.
@@ -115,6 +118,12 @@ class FirstAid:
             "mixtures": tuple(mixtures),
         }
         return cls(**{**entry, **lists})
+
+    @classmethod
+    def of_report(cls, report: Mapping[str, Any]) -> tuple[FirstAid, ...]:
+        """Return a report's entries, of one format each; older reports have the first alone."""
+        entries = (report.get("first_aid"), *report.get("first_aid_further", ()))
+        return tuple(cls.from_json(entry) for entry in entries if entry)
 
     @property
     def lines(self) -> list[str]:

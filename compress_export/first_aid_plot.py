@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,11 @@ FIRST_AID_PICTURE = "first_aid.png"
 _MOST_LAYERS = 25
 
 
-def draw_first_aid(figures: FirstAid, metric: str, path: Path) -> None:
+def draw_first_aid(entries: Sequence[FirstAid], metric: str, path: Path) -> None:
     """Draw losses by layer, and the sets of layers left in float by score and bytes.
 
     Args:
-        figures: with layers and mixtures.
+        entries: with layers and mixtures, of one format each: a row of the picture.
         metric: name of the score, for people.
         path: PNG to write.
     """
@@ -28,13 +29,21 @@ def draw_first_aid(figures: FirstAid, metric: str, path: Path) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot as plt
 
-    rows = min(len(figures.layers), _MOST_LAYERS)
-    height = max(3.5, 1.2 + 0.25 * rows)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, height), layout="constrained")
-    _draw_layers(left, figures)
-    _draw_mixtures(right, figures, metric)
-    for panel in (left, right):
-        panel.spines[["top", "right"]].set_visible(False)
+    bars = (min(len(figures.layers), _MOST_LAYERS) for figures in entries)
+    heights = [max(3.5, 1.2 + 0.25 * count) for count in bars]
+    figure, rows = plt.subplots(
+        len(entries),
+        2,
+        figsize=(11, sum(heights)),
+        height_ratios=heights,
+        layout="constrained",
+        squeeze=False,
+    )
+    for (left, right), figures in zip(rows, entries, strict=True):
+        _draw_layers(left, figures)
+        _draw_mixtures(right, figures, metric)
+        for panel in (left, right):
+            panel.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
@@ -45,7 +54,8 @@ def _draw_layers(panel: Axes, figures: FirstAid) -> None:
     for bar, cost in zip(bars, costs, strict=True):
         bar.set_alpha(0.9 if cost.layer in figures.float_layers else 0.4)
     panel.set_yticks(range(len(costs)), [cost.layer for cost in costs], fontsize=8)
-    panel.set_title("loss saved by one layer in float (dark: stays float)", fontsize=10)
+    title = f"{figures.format}: loss saved by one layer in float (dark: stays float)"
+    panel.set_title(title, fontsize=10)
 
 
 def _draw_mixtures(panel: Axes, figures: FirstAid, metric: str) -> None:
@@ -62,5 +72,6 @@ def _draw_mixtures(panel: Axes, figures: FirstAid, metric: str) -> None:
     panel.axhline(wanted, color="tab:gray", linestyle="--", label="accuracy budget")
     panel.axhline(floats, color="tab:gray", linestyle=":", label="float network")
     panel.set_xlabel("more bytes than with all layers rounded, KiB")
-    panel.set_title(f"validation {metric}, %, by number of layers in float", fontsize=10)
+    title = f"{figures.format}: validation {metric}, %, by number of layers in float"
+    panel.set_title(title, fontsize=10)
     panel.legend(fontsize=8)

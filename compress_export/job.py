@@ -63,7 +63,8 @@ class Job:
         pruned: the slim network, None where nothing was pruned and no weights are shared.
         codebook: what sharing weights did, None where they are not shared.
         quantization: what training with rounding did, None where there was none.
-        first_aid: what was tried for the accuracy of the quantized files, None where nothing was.
+        first_aid: what was tried for the accuracy of the quantized files, by format; empty where
+            nothing was.
         precision_choice: what --precision auto or joint chose from.
         candidates: precisions that those choose from; all that the board can have where it is
             empty.
@@ -92,7 +93,7 @@ class Job:
     pruned: Pruned | None = None
     codebook: CodebookFigures | None = None
     quantization: QuantizationFigures | None = None
-    first_aid: FirstAid | None = None
+    first_aid: tuple[FirstAid, ...] = ()
     precision_choice: list[Candidate] = field(default_factory=list)
     candidates: tuple[FilePrecision, ...] = ()
     ways: list[Job] = field(default_factory=list)

@@ -84,8 +84,7 @@ def reopen(options: JobOptions, board: Board, out: Path, console: Console, stack
     job.baseline_score = report["stages"]["baseline"][key]
     if report.get("codebook"):
         job.codebook = CodebookFigures.from_json(report["codebook"])
-    if report.get("first_aid"):
-        job.first_aid = FirstAid.from_json(report["first_aid"])
+    job.first_aid = FirstAid.of_report(report)
     job.precision_choice = [Candidate.from_json(c) for c in report.get("precision_choice", ())]
     if report.get("quantization_training"):
         job.quantization = QuantizationFigures.from_json(report["quantization_training"])

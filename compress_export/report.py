@@ -57,7 +57,7 @@ def build_report(
     codebook: CodebookFigures | None = None,
     quantization: QuantizationFigures | None = None,
     precision_choice: Sequence[Candidate] = (),
-    first_aid: FirstAid | None = None,
+    first_aid: Sequence[FirstAid] = (),
     *,
     inputs: Mapping[str, Any],
     environment: Mapping[str, Any],
@@ -73,7 +73,7 @@ def build_report(
         codebook: what sharing weights did, where they are shared.
         quantization: what training with rounding did, where there was any.
         precision_choice: what --precision auto or joint chose from.
-        first_aid: what was tried for the accuracy of the quantized files, where anything was.
+        first_aid: what was tried for the accuracy of the quantized files, by format.
         inputs: what the job was given, as `provenance.inputs_of` has it.
         environment: this machine, as `provenance.environment` has it.
         made_by: "command", "options" and "environment" of the job that made the files, where this
@@ -91,7 +91,8 @@ def build_report(
         "target": target,
         "limits": [entry.to_json() for entry in limits],
         "codebook": None if codebook is None else codebook.to_json(),
-        "first_aid": None if first_aid is None else first_aid.to_json(),
+        "first_aid": first_aid[0].to_json() if first_aid else None,
+        "first_aid_further": [figures.to_json() for figures in first_aid[1:]],
         "precision_choice": [candidate.to_json() for candidate in precision_choice],
         "quantization_training": None if quantization is None else quantization.to_json(),
         "inputs": dict(inputs),

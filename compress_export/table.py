@@ -334,25 +334,26 @@ def _quantization_line(report: Report) -> str:
 
 
 def _first_aid_lines(report: Report) -> list[str]:
-    entry = report.get("first_aid")
-    return FirstAid.from_json(entry).lines if entry else []
+    return [line for figures in FirstAid.of_report(report) for line in figures.lines]
 
 
 def _first_aid_section(report: Report) -> list[str]:
-    """What was tried; the sets of layers left in float as a table and a picture."""
-    if not (said := _first_aid_lines(report)):
-        return []
-    lines = ["## First aid", "", *(f"- {line}" for line in said), ""]
-    aid = FirstAid.from_json(report["first_aid"])
-    if not aid.mixtures:
-        return lines
-    lines += ["| layers in float | more bytes | validation | |", "|---|---:|---:|---|"]
-    for mixture in sorted(aid.mixtures, key=lambda mixture: mixture.extra_bytes):
-        names = _md(", ".join(mixture.layers)) or "none"
-        score, kept = f"{100 * mixture.validation_score:.2f} %", "kept" if mixture.kept else ""
-        lines.append(f"| {names} | {mixture.extra_bytes} | {score} | {kept} |")
-    picture = [f"![layers in float, accuracy and bytes]({FIRST_AID_PICTURE})", ""]
-    return [*lines, "", *(picture if aid.layers else ())]
+    """What was tried; the sets of layers left in float as tables and a picture."""
+    lines = []
+    found = FirstAid.of_report(report)
+    for figures in found:
+        lines += [*(f"- {line}" for line in figures.lines), ""]
+        if not figures.mixtures:
+            continue
+        lines += ["| layers in float | more bytes | validation | |", "|---|---:|---:|---|"]
+        for mixture in sorted(figures.mixtures, key=lambda mixture: mixture.extra_bytes):
+            names = _md(", ".join(mixture.layers)) or "none"
+            score, kept = f"{100 * mixture.validation_score:.2f} %", "kept" if mixture.kept else ""
+            lines.append(f"| {names} | {mixture.extra_bytes} | {score} | {kept} |")
+        lines.append("")
+    if any(figures.layers for figures in found):
+        lines += [f"![layers in float, accuracy and bytes]({FIRST_AID_PICTURE})", ""]
+    return ["## First aid", "", *lines] if lines else []
 
 
 def _choice_lines(report: Report) -> list[str]:

@@ -53,11 +53,11 @@ def how_made(report: Report, files: Sequence[Exported]) -> str:
         )
     if training := report.get("quantization_training"):
         lines.append(f"Trained with the rounding of {training['precision']} files.")
-    if aid := report.get("first_aid"):
-        kept = [remedy["name"] for remedy in aid["remedies"] if remedy["kept"]]
-        lines += [f"For the accuracy of the {aid['precision']} files: {', '.join(kept)}."] * bool(
-            kept
-        )
+    for aid in (report.get("first_aid"), *report.get("first_aid_further", ())):
+        kept = [] if aid is None else [r["name"] for r in aid["remedies"] if r["kept"]]
+        if kept:
+            rounded = f"{aid['precision']} {aid['format']}"
+            lines.append(f"For the accuracy of the {rounded} files: {', '.join(kept)}.")
     if any(file.precision in ACTIVATION_BITS for file in files):
         # The option is a limit: a small set has fewer.
         most = options["calibration_samples"]

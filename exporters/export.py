@@ -112,9 +112,9 @@ def export_files(
     for format in formats:
         if (reason := why_too_large(model, format)) is not None:
             raise UnsupportedExportError(f"no {format} file of this network: {reason}")
+        if float_layers and (reason := why_not_float_layers(board, format)) is not None:
+            raise UnsupportedExportError(reason)
     if raw_input is not None and (reason := why_not_pixels(board)) is not None:
-        raise UnsupportedExportError(reason)
-    if float_layers and (reason := why_not_float_layers(board)) is not None:
         raise UnsupportedExportError(reason)
     folder.mkdir(parents=True, exist_ok=True)
     if not precisions:

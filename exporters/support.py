@@ -50,9 +50,9 @@ def why_not_pixels(board: Board) -> str | None:
     return _integers_alone(board, "files that normalise pixels, which is done in float")
 
 
-def why_not_float_layers(board: Board) -> str | None:
+def why_not_float_layers(board: Board, format: str) -> str | None:
     """Return one line that says why no layer of an integer file can stay float for the board."""
-    if any(runtime.name == "tensorrt" for runtime in board.runtimes):
+    if format == "onnx" and any(runtime.name == "tensorrt" for runtime in board.runtimes):
         return f"board {board.id}: files for TensorRT are held to int8 weights in every layer"
     return _integers_alone(board, "layers left in float")
 

@@ -269,9 +269,9 @@ def _decisions(report: Mapping[str, Any]) -> list[Decision]:
         found.append(Decision("Choice of the precision", (), _choice_table(choice)))
     if table := figures.arenas(report["artifacts"]):
         found.append(Decision("Arena in TensorFlow Lite Micro", (), table))
-    if entry := report.get("first_aid"):
-        aid = FirstAid.from_json(entry)
-        found.append(Decision("First aid", aid.lines, _mixtures_table(aid)))
+    for aid in FirstAid.of_report(report):
+        title = f"First aid for {aid.precision} {aid.format}"
+        found.append(Decision(title, aid.lines, _mixtures_table(aid)))
     if entry := report.get("quantization_training"):
         found.append(
             Decision("Training with rounding", [QuantizationFigures.from_json(entry).line])

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +15,18 @@ from PIL import Image
 from tiny_jobs import NETWORK, QUICK, Ended, run_here
 
 from compress_export.errors import UsageError
-from compress_export.first_aid import _least
+from compress_export.first_aid import _aid_format, _least
 from compress_export.first_aid_figures import FirstAid
+from compress_export.job import Job
 from compress_export.job_file import resolve_options
 from compress_export.task import load_task
-from exporters.checks import tflite_runner
+from exporters.checks import onnx_runner, tflite_runner
+from exporters.inspect_onnx import inspect_onnx
 from exporters.inspect_tflite import inspect_tflite
 
 ROOT = Path(__file__).parents[2]
+INSPECT = {".onnx": inspect_onnx, ".tflite": inspect_tflite}
+RUNNERS = {".onnx": onnx_runner, ".tflite": tflite_runner}
 _WEIGHTS_ALONE = "--board x86-64 --formats tflite --stages quantize,bench"
 
 
@@ -56,10 +61,24 @@ def mixed(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Ended:
     return run_here(out, *NETWORK, *QUICK, "--weights", trained, *words.split())
 
 
-def float_layers(ended: Ended) -> list[str]:
-    """Those of the file in the bundle, as it was read back."""
-    (file,) = json.loads((ended.out / "bundle" / "manifest.json").read_text())["files"]
+def float_layers(ended: Ended, format: str = "") -> list[str]:
+    """Those of the file in the bundle, as it was read back; of several, of a format's."""
+    files = json.loads((ended.out / "bundle" / "manifest.json").read_text())["files"]
+    (file,) = [file for file in files if format in ("", file["format"])]
     return list(file["float_layers"])
+
+
+def file_score(ended: Ended, name: str, model: str) -> float:
+    """Share of the validation images that a file of the bundle gets right."""
+    options = {"board": "x86-64", "model": model, "data": "digits", "input_size": "8"}
+    task = load_task(resolve_options(options), lambda _: None)
+    path = ended.out / "bundle" / name
+    inspect, runner = INSPECT[path.suffix], RUNNERS[path.suffix]
+    (answers,) = runner(path, [inspect(path).output.name])(
+        np.concatenate([*task.validation_stream()])
+    )
+    labels = np.concatenate([labels for _, labels in task.images("").validation()])
+    return float((answers.argmax(axis=1) == labels).mean())
 
 
 def test_a_drop_of_exactly_the_budget_needs_no_layers_in_float() -> None:
@@ -138,15 +157,56 @@ def test_networks_with_branches_are_judged_by_what_their_files_round(tmp_path: P
     assert [cost["layer"] for cost in found["layers"]] == ["0.merged", "1.merged", "2.merged", "5"]
     (kept,) = [m for m in found["mixtures"] if m["kept"]]
     assert sorted(float_layers(ended)) == sorted(kept["layers"])
-    options = {"board": "x86-64", "model": network[-1], "data": "digits", "input_size": "8"}
-    task = load_task(resolve_options(options), lambda _: None)
-    labels = np.concatenate([labels for _, labels in task.images("").validation()])
-    path = ended.out / "bundle" / "baseline.int2-weights.tflite"
-    (answers,) = tflite_runner(path, [inspect_tflite(path).output.name])(
-        np.concatenate([*task.validation_stream()])
-    )
-    share = (answers.argmax(axis=1) == labels).mean()
+    share = file_score(ended, "baseline.int2-weights.tflite", network[-1])
     assert share == pytest.approx(kept["validation_score"], abs=0.004)
+
+
+def test_every_format_has_its_own_answer(
+    tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a board whose ONNX files go to TensorRT, which has no weights of 4 bits."""
+    monkeypatch.setattr(
+        "exporters.support.why_not_float_layers",
+        lambda board, format: "integers alone" if format == "onnx" else None,
+    )
+    board = (ROOT / "boards" / "x86-64.yaml").read_text()
+    newer = re.sub(r'(name: onnxruntime\n +min_version: )".*?"', r'\1"1.20"', board)
+    assert newer != board
+    (tmp_path / "x86-64.yaml").write_text(newer)
+    words = "--stages quantize,bench --precision int4-weights --weight-scales per-tensor"
+    start = [*NETWORK, *QUICK, "--weights", trained, "--board", tmp_path / "x86-64.yaml"]
+    ended = run_here(tmp_path / "out", *start, *words.split(), "--max-drop", "0.5")
+    assert ended.complained == ""
+    first, (further,) = ended.report["first_aid"], ended.report["first_aid_further"]
+    assert (first["format"], further["format"]) == ("onnx", "tflite")
+    assert (first["note"], first["mixtures"]) == ("no layers left in float: integers alone", [])
+    (kept,) = [mixture for mixture in further["mixtures"] if mixture["kept"]]
+    assert kept["layers"]
+    assert float_layers(ended, "onnx") == []
+    assert sorted(float_layers(ended, "tflite")) == sorted(kept["layers"])
+    for entry in (first, further):
+        share = file_score(ended, f"baseline.int4-weights.{entry['format']}", NETWORK[1])
+        assert share == pytest.approx(FirstAid.from_json(entry).validation_score, abs=0.004)
+    text = (ended.out / "report.md").read_text()
+    assert "int4-weights onnx: validation" in text and "int4-weights tflite: validation" in text
+
+
+def test_formats_that_round_alike_share_the_work(
+    tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def counted(job: Job, *given: Any) -> Any:
+        asked.extend(job.exports.formats)
+        return _aid_format(job, *given)
+
+    monkeypatch.setattr("compress_export.first_aid._aid_format", counted)
+    words = "--board x86-64 --stages quantize --precision int8-weights"
+    ended = run_here(tmp_path / "out", *NETWORK, *QUICK, "--weights", trained, *words.split())
+    assert asked == ["onnx"]
+    first, (further,) = ended.report["first_aid"], ended.report["first_aid_further"]
+    assert further == {**first, "format": "tflite"}
+    assert {path.suffix for path in (ended.out / "bundle").glob("baseline.*")} == {*RUNNERS}
 
 
 def test_none_leaves_the_files_as_they_are(tmp_path: Path, badly_scaled: Path) -> None:

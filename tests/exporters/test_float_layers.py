@@ -15,6 +15,7 @@ from compressor.quantization.fake import FakeQuantized
 from compressor.quantization.scheme import Scheme
 from exporters import UnsupportedExportError
 from exporters.checks import onnx_runner, tflite_runner
+from exporters.support import why_not_float_layers
 
 LEFT = ("conv1", "block1.conv1", "linear")
 PRECISIONS = ("int8", "int8-dynamic", "int8-weights")
@@ -116,3 +117,9 @@ def test_linear_layers_on_tokens_stay_float_by_their_names(
     assert set(left) <= set(file.float_layers)
     (file,) = written(*some, "int8-weights", formats=(format,), float_layers=left)
     assert file.float_layers == left
+
+
+def test_tensorrt_holds_no_other_format_to_integers() -> None:
+    board = load_board("jetson")
+    assert "TensorRT" in (why_not_float_layers(board, "onnx") or "")
+    assert why_not_float_layers(board, "tflite") is None
