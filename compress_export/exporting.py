@@ -117,16 +117,12 @@ def chosen_precisions(
         UsageError: the board can't have one of the user's.
     """
     from compress_export.errors import UsageError
-    from exporters.support import FLOATS, why_not
+    from exporters.support import FLOATS
 
     wanted = options.named_precisions or (board.target_precision,)
     for precision in options.named_precisions or ():
-        reasons = {name: why_not(board, name, precision) for name in formats}
-        refused = [reason for reason in reasons.values() if reason is not None]
-        if refused:
-            able = [name for name, reason in reasons.items() if reason is None]
-            way_out = f"; --formats {','.join(able)} can have it" if able else ""
-            raise UsageError(f"--precision {precision}: {'; '.join(refused)}{way_out}")
+        if (reason := why_not_all(board, formats, precision)) is not None:
+            raise UsageError(f"--precision {precision}: {reason}")
     # Runtimes that compute in float32 take weights of float16, too.
     if (shipped := wanted[0]) in FLOATS and not {shipped, "float32"} & {*board.precisions}:
         raise UsageError(
@@ -134,6 +130,20 @@ def chosen_precisions(
             f"{', '.join(board.precisions)}; name {shipped} after one that it has, to compare with"
         )
     return wanted
+
+
+def why_not_all(board: Board, formats: Sequence[str], precision: str) -> str | None:
+    """Return one line that says why a board can't have a precision in all of the formats, and in
+    which it can; None where it can."""
+    from exporters.support import why_not
+
+    reasons = {name: why_not(board, name, precision) for name in formats}
+    refused = [reason for reason in reasons.values() if reason is not None]
+    if not refused:
+        return None
+    able = [name for name, reason in reasons.items() if reason is None]
+    way_out = f"; --formats {','.join(able)} can have it" if able else ""
+    return f"{'; '.join(refused)}{way_out}"
 
 
 def refuse_pixels(options: JobOptions, board: Board) -> None:

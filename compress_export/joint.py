@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from compress_export.exporting import why_not_all
 from compress_export.latency_target import no_tables
 from compress_export.precision_choice import Candidate, choose, possible
 from compress_export.targets import BYTES_PER_VALUE, COST_OF_BUDGET, channel_step
@@ -37,14 +38,11 @@ def precision_groups(
     """
     budgeted = {cost for name, cost in COST_OF_BUDGET.items() if name in board.budgets.limits()}
     timed = "latency_ms" in binding
-    own_bytes, _ = BYTES_PER_VALUE[board.target_precision]
     groups: dict[tuple[object, ...], list[FilePrecision]] = {}
-    for name in possible(board, formats[0]):
+    for name in _worth_pruning_for(board, formats, binding):
+        if any(name not in possible(board, format) for format in formats):
+            continue
         weight_bytes, activation_bytes = BYTES_PER_VALUE[name]
-        if any(name not in possible(board, other) for other in formats[1:]):
-            continue
-        if (no_tables(name) is not None) if timed else weight_bytes > own_bytes:
-            continue
         key = (
             weight_bytes if "weight_bytes" in budgeted else None,
             activation_bytes if "activation_bytes" in budgeted else None,
@@ -53,6 +51,39 @@ def precision_groups(
         )
         groups.setdefault(key, []).append(name)
     return [tuple(names) for names in groups.values()]
+
+
+def remarks(board: Board, formats: Sequence[str], binding: Collection[CostName]) -> list[str]:
+    """Return a line for every precision that one of the formats keeps out of `precision_groups`.
+
+    The network that is taken has files of all formats: pruned for 4 bits, it would be too large in
+    a format whose files have 8. One more line says where a single network is left to choose.
+    """
+    found = [
+        f"{name} is left out: {reason}"
+        for name in _worth_pruning_for(board, formats, binding)
+        if (reason := why_not_all(board, formats, name)) is not None
+    ]
+    first, *others = precision_groups(board, formats, binding)
+    if not others:
+        found.append(f"{first[0]} alone is pruned for: the choice is that of --precision auto")
+    return found
+
+
+def _worth_pruning_for(
+    board: Board, formats: Sequence[str], binding: Collection[CostName]
+) -> list[FilePrecision]:
+    """Return the precisions that any of the formats can have and budgets don't rule out."""
+    own_bytes, _ = BYTES_PER_VALUE[board.target_precision]
+    return [
+        name
+        for name in dict.fromkeys(name for format in formats for name in possible(board, format))
+        if (
+            no_tables(name) is None
+            if "latency_ms" in binding
+            else BYTES_PER_VALUE[name][0] <= own_bytes
+        )
+    ]
 
 
 def way_for(job: Job, precisions: Sequence[FilePrecision]) -> Job:

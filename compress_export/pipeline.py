@@ -144,7 +144,7 @@ def prune(job: Job) -> None:
 
 def _prune_ways(job: Job) -> None:
     """Prune for the board's own precision, then for each other one that budgets treat otherwise."""
-    from compress_export.joint import precision_groups, way_for
+    from compress_export.joint import precision_groups, remarks, way_for
     from compress_export.precision_choice import possible
 
     def add(precisions: Sequence[FilePrecision]) -> Job:
@@ -153,16 +153,19 @@ def _prune_ways(job: Job) -> None:
         _prune(job.ways[-1])
         return job.ways[-1]
 
-    own = add([job.exports.precision])
+    own, formats = add([job.exports.precision]), job.exports.formats
     assert own.target is not None
     binding = own.target.limits.keys() - {"macs"}
-    if not binding:
+    others: list[tuple[FilePrecision, ...]] = []
+    if binding:
+        for line in remarks(job.board, formats, binding):
+            job.log.say(f"joint: {line}")
+            job.warnings.append(f"joint: {line}")
+        own.candidates, *others = precision_groups(job.board, formats, binding)
+    else:
         job.log.say("joint: no budget of bytes or latency binds: all precisions have this network")
-        formats = job.exports.formats
+    if not others:
         own.candidates = tuple(dict.fromkeys(p for f in formats for p in possible(job.board, f)))
-        return
-    alike, *others = precision_groups(job.board, job.exports.formats, binding)
-    own.candidates = alike
     for precisions in others:
         add(precisions)
 

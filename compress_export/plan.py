@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from boards import Board
-from compress_export.joint import precision_groups
+from compress_export.joint import precision_groups, remarks
 from compress_export.latency_target import why_not_searchable
 from compress_export.options import JobOptions
 from compress_export.schedule import Epochs
@@ -66,8 +66,10 @@ def print_plan(
     work = epochs.baseline + epochs.taught * (1 + _TEACHER_SHARE)
     rungs = ", once for every rung of the ladder" if prunes and target.smallest else ""
     if prunes and options.chooses_jointly and target.limits.keys() - {"macs"}:
+        lines += [f"joint:    {line}" for line in remarks(board, formats, target.limits)]
         groups = precision_groups(board, formats, target.limits)
-        rungs = f", {len(groups)} times: for {', '.join(group[0] for group in groups)}"
+        if len(groups) > 1:
+            rungs = f", {len(groups)} times: for {', '.join(group[0] for group in groups)}"
     lines.append(f"training: about {work * seconds / 60:.1f} minutes on this machine{rungs}")
     for line in lines:
         print_line(console, line)

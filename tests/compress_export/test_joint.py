@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,13 @@ import pytest
 from tiny_jobs import NETWORK, QUICK, Ended, run_here
 
 from boards import load_board
-from boards.parts import FILE_PRECISIONS
+from boards.parts import FILE_PRECISIONS, Runtime
 from compress_export.errors import UsageError
 from compress_export.job_file import resolve_options
-from compress_export.joint import best_way, precision_groups
+from compress_export.joint import best_way, precision_groups, remarks
 from compress_export.latency_target import no_tables
 from compress_export.pipeline import train_quantized
-from compress_export.precision_choice import Candidate
+from compress_export.precision_choice import Candidate, possible
 from compress_export.targets import BYTES_PER_VALUE, channel_step
 from compressor.saved import load_model
 
@@ -48,6 +49,35 @@ def test_a_latency_leaves_what_has_tables() -> None:
 
 def test_a_microcontroller_has_nothing_to_choose() -> None:
     assert precision_groups(load_board("stm32h747"), ("tflite",), {"weight_bytes"}) == [("int8",)]
+
+
+def test_precisions_that_one_format_lacks_are_named_with_the_way_out() -> None:
+    board = load_board("x86-64")
+    lines = remarks(board, ("onnx", "tflite"), {"weight_bytes"})
+    assert len(lines) == 3
+    four, two, wide = lines
+    assert re.fullmatch(
+        r"int4-weights is left out: .* opset 21, .* reads 1\d .* raise min_version\); "
+        "--formats tflite can have it",
+        four,
+    )
+    assert two.startswith("int2-weights is left out: ") and wide.startswith("int8-int16 is left")
+    assert remarks(board, ("tflite",), {"weight_bytes"}) == []
+    newer = [Runtime(name="onnxruntime", min_version="1.18"), *board.runtimes[1:]]
+    board = board.model_copy(update={"runtimes": tuple(newer)})
+    (two,) = remarks(board, ("onnx", "tflite"), {"weight_bytes"})
+    assert two.startswith("int2-weights is left out: ")
+    groups = precision_groups(board, ("onnx", "tflite"), {"weight_bytes"})
+    assert "int4-weights" in {name for group in groups for name in group}
+
+
+@pytest.mark.parametrize("board", ["jetson", "coral", "esp32s3"])
+def test_a_single_network_is_said_to_leave_the_choice_of_auto(board: str) -> None:
+    found = load_board(board)
+    assert precision_groups(found, found.formats, {"weight_bytes"}) == [("int8",)]
+    *left_out, last = remarks(found, found.formats, {"weight_bytes"})
+    assert last == "int8 alone is pruned for: the choice is that of --precision auto"
+    assert len(left_out) == (5 if board == "jetson" else 0)  # TensorRT takes int8 alone
 
 
 def way(precision: str) -> Any:
@@ -139,6 +169,28 @@ def test_without_a_budget_that_binds_there_is_one_network(tmp_path: Path, traine
     assert ended.complained == ""
     assert "joint: no budget of bytes or latency binds" in ended.said
     assert {c["pruned_for"] for c in ended.report["precision_choice"]} == {"int8"}
+
+
+def test_a_single_network_is_chosen_from_as_by_auto(tmp_path: Path, trained: Path) -> None:
+    words = f"--board jetson --target-size {BUDGET_BYTES}B --max-drop 60 --first-aid none"
+    line = (*NETWORK, *QUICK, "--weights", trained, *words.split(), "--precision", "joint")
+    planned = run_here(tmp_path / "plan", *line, "--dry-run")
+    assert planned.code == 0, planned.complained
+    assert planned.said.count("is left out: ") == 5
+    assert "joint:    int8 alone is pruned for" in planned.said and "times: for" not in planned.said
+    ended = run_here(tmp_path / "out", *line)
+    assert ended.complained == ""
+    board = load_board("jetson")
+    found = ended.report["precision_choice"]
+    assert {c["pruned_for"] for c in found} == {"int8"}
+    for format in board.formats:
+        precisions = {c["precision"] for c in found if c["format"] == format}
+        assert precisions == set(possible(board, format))
+    warnings = [line for line in ended.report["warnings"] if line.startswith("joint: ")]
+    wanted = remarks(board, board.formats, {"weight_bytes"})
+    assert warnings == [f"joint: {line}" for line in wanted]
+    said = " ".join(ended.said.split())
+    assert all(line in said for line in warnings)
 
 
 @pytest.mark.parametrize(
