@@ -117,14 +117,13 @@ def chosen_precisions(
         UsageError: the board can't have one of the user's.
     """
     from compress_export.errors import UsageError
-    from exporters.support import FLOATS
+    from exporters.support import may_ship
 
     wanted = options.named_precisions or (board.target_precision,)
     for precision in options.named_precisions or ():
         if (reason := why_not_all(board, formats, precision)) is not None:
             raise UsageError(f"--precision {precision}: {reason}")
-    # Runtimes that compute in float32 take weights of float16, too.
-    if (shipped := wanted[0]) in FLOATS and not {shipped, "float32"} & {*board.precisions}:
+    if not may_ship(board, shipped := wanted[0]):
         raise UsageError(
             f"--precision {shipped}: the first one goes to the board, and {board.id} is for "
             f"{', '.join(board.precisions)}; name {shipped} after one that it has, to compare with"

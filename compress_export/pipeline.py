@@ -145,7 +145,6 @@ def prune(job: Job) -> None:
 def _prune_ways(job: Job) -> None:
     """Prune for the board's own precision, then for each other one that budgets treat otherwise."""
     from compress_export.joint import precision_groups, remarks, way_for
-    from compress_export.precision_choice import possible
 
     def add(precisions: Sequence[FilePrecision]) -> Job:
         job.log.say(f"joint: pruning for {precisions[0]}")
@@ -153,19 +152,19 @@ def _prune_ways(job: Job) -> None:
         _prune(job.ways[-1])
         return job.ways[-1]
 
-    own, formats = add([job.exports.precision]), job.exports.formats
+    own = add([job.exports.precision])
     assert own.target is not None
     binding = own.target.limits.keys() - {"macs"}
     others: list[tuple[FilePrecision, ...]] = []
     if binding:
-        for line in remarks(job.board, formats, binding):
+        for line in remarks(job.board, job.exports.formats, binding):
             job.log.say(f"joint: {line}")
             job.warnings.append(f"joint: {line}")
-        own.candidates, *others = precision_groups(job.board, formats, binding)
+        own.candidates, *others = precision_groups(job.board, job.exports.formats, binding)
     else:
         job.log.say("joint: no budget of bytes or latency binds: all precisions have this network")
     if not others:
-        own.candidates = tuple(dict.fromkeys(p for f in formats for p in possible(job.board, f)))
+        own.candidates = ()
     for precisions in others:
         add(precisions)
 

@@ -99,15 +99,13 @@ def choose(candidates: Sequence[Candidate], board_precision: str) -> Candidate:
 def possible(board: Board, format: str) -> list[FilePrecision]:
     """Return the precisions that files of a format can have on a board, its own first."""
     from boards.parts import FILE_PRECISIONS
-    from exporters.support import FLOATS, why_not
+    from exporters.support import may_ship, why_not
 
     own = board.target_precision
     others = [
         name
         for name in FILE_PRECISIONS
-        if name != own
-        and why_not(board, format, name) is None
-        and (name not in FLOATS or name in board.precisions)
+        if name != own and why_not(board, format, name) is None and may_ship(board, name)
     ]
     return [own, *others]
 
@@ -208,7 +206,8 @@ def _measured_candidates(job: Job, folder: Path) -> list[Candidate]:
 
 def _is_of(item: Measurement, way: Job) -> bool:
     """Whether a file is one that may go to the board, of a whole job or of one way."""
-    return item.stage == way.stage and (not way.candidates or item.precision in way.candidates)
+    wanted = item.precision in (way.candidates or possible(way.board, item.format))
+    return item.stage == way.stage and wanted
 
 
 def _candidate(item: Measurement, missed: set[str], job: Job) -> Candidate:

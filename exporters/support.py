@@ -31,6 +31,14 @@ def why_not(board: Board, format: str, precision: str) -> str | None:
     return (_why_not_onnx if format == "onnx" else _why_not_tflite)(board, precision)
 
 
+def may_ship(board: Board, precision: str) -> bool:
+    """Return whether files that `why_not` allows may go to the board; others are to compare with.
+
+    Runtimes that compute in float32 take weights of float16, too.
+    """
+    return precision not in FLOATS or bool({precision, "float32"} & {*board.precisions})
+
+
 def why_too_large(model: nn.Module, format: str) -> str | None:
     """Return one line that says why a network's weights don't fit into a format's files.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import pytest
 from PIL import Image
 from tiny_jobs import NETWORK, QUICK, Ended, run_here
 
-from boards import load_board
+from boards import load_board, shipped_boards
 from boards.parts import FILE_PRECISIONS
 from compress_export.errors import UsageError
 from compress_export.exporting import chosen_precisions
@@ -95,7 +96,8 @@ def test_precisions_that_the_board_has_may_go_to_it() -> None:
 
 
 def test_boards_have_what_their_runtimes_can_run() -> None:
-    assert set(possible(load_board("x86-64"), "tflite")) == set(FILE_PRECISIONS) - {"float16"}
+    assert set(possible(load_board("x86-64"), "tflite")) == set(FILE_PRECISIONS)
+    assert {"float32", "float16"} <= set(possible(load_board("x86-64"), "onnx"))
     assert possible(load_board("stm32f746"), "tflite") == ["int8"]
     assert "int2-weights" not in possible(load_board("x86-64"), "onnx")
     for name in ("jetson", "rpi5", "coral"):
@@ -114,6 +116,26 @@ def test_a_drop_of_exactly_one_point_is_within_it() -> None:
     )  # fmt: skip
     assert _candidate(item, set(), job).missed == ()
     assert _candidate(replace(item, score=0.8899), set(), job).missed == ("accuracy_drop_points",)
+
+
+@pytest.mark.parametrize("board", sorted(shipped_boards()))
+def test_what_is_chosen_from_is_what_may_be_asked_for(board: str) -> None:
+    found = load_board(board)
+    for format in found.formats:
+        allowed = set()
+        for precision in FILE_PRECISIONS:
+            with suppress(UsageError):
+                options = JobOptions(board=board, precision=precision)
+                allowed |= {*chosen_precisions(options, found, [format])}
+        assert set(possible(found, format)) == allowed
+
+
+def test_a_microcontroller_chooses_among_integers_also_where_nothing_is_pruned(job: Job) -> None:
+    ended = job("--board esp32s3 --stages quantize --max-drop 0 --precision auto")
+    assert ended.code in (0, 1), ended.complained
+    assert {a["precision"] for a in ended.report["artifacts"]} == {"float32", "int8"}
+    (found,) = ended.report["precision_choice"]
+    assert (found["precision"], found["shipped"]) == ("int8", True)
 
 
 @pytest.fixture(scope="module")
