@@ -155,18 +155,54 @@ def refuse_pixels(options: JobOptions, board: Board) -> None:
         raise UsageError(f"--raw-input: {reason}")
 
 
+def refuse_idle_rules(options: JobOptions, board: Board, formats: Sequence[str]) -> None:
+    """Refuse rules of quantization that none of the files to be made follows (UsageError)."""
+    from compress_export.errors import UsageError
+    from compress_export.precision_choice import possible
+    from exporters.support import FLOATS
+
+    wanted = chosen_precisions(options, board, formats)
+    made = {
+        (format, precision)
+        for format in formats
+        for precision in (possible(board, format) if options.chooses_precision else wanted)
+    }
+    static = {file for file in made if file[1] in ("int8", "int8-int16")}
+    followers = {
+        "--calibration": (static, "int8 and int8-int16 files"),
+        "--weight-scales": ({p for _, p in made} - {*FLOATS}, "files of integers"),
+        # TFLite's 16-bit activations have zero point 0 by any rules
+        "--activation-range": (
+            static - {("tflite", "int8-int16")},
+            "int8 files and int8-int16 ONNX files",
+        ),
+    }
+    for name, value in _own_rules(options).items():
+        found, whose = followers[name]
+        if not found:
+            raise UsageError(
+                f"{name} {value}: it is for {whose}, and {', '.join(wanted)} in "
+                f"{', '.join(formats)} makes none; name int8 in --precision, or leave it out"
+            )
+
+
+def _own_rules(options: JobOptions) -> dict[str, str]:
+    """Rules of quantization that the user gave, by option."""
+    rules = {
+        "--calibration": options.calibration,
+        "--weight-scales": options.weight_scales,
+        "--activation-range": options.activation_range,
+    }
+    return {name: value for name, value in rules.items() if value is not None}
+
+
 def chosen_quantization(options: JobOptions, board: Board) -> Quantization:
     """Return the INT8 rules: the user's, where the board can take them, else the board's."""
     from pydantic import ValidationError
 
     from compress_export.errors import UsageError
 
-    wanted = {
-        "--calibration": options.calibration,
-        "--weight-scales": options.weight_scales,
-        "--activation-range": options.activation_range,
-    }
-    said = " ".join(f"{name} {value}" for name, value in wanted.items() if value is not None)
+    said = " ".join(f"{name} {value}" for name, value in _own_rules(options).items())
     rules = board.quantization
     if said and rules.onnx is None and rules.tflite is None:
         raise UsageError(

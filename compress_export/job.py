@@ -18,6 +18,7 @@ from compress_export.exporting import (
     chosen_precisions,
     chosen_quantization,
     formats_for,
+    refuse_idle_rules,
     refuse_pixels,
 )
 from compress_export.judging import check_judged
@@ -204,6 +205,7 @@ def checked_board(options: JobOptions) -> tuple[Board, tuple[str, ...]]:
             "choose --precision int8 or another with integers, on a board that has it"
         )
     refuse_pixels(options, board)
+    refuse_idle_rules(options, board, formats)
     if options.sign_key is not None:
         check_private_key(options.sign_key)
     if "prune" in options.stages:

@@ -18,7 +18,7 @@ from tiny_jobs import NETWORK, QUICK, Ended, run_here
 from boards import load_board, shipped_boards
 from boards.parts import FILE_PRECISIONS
 from compress_export.errors import UsageError
-from compress_export.exporting import chosen_precisions
+from compress_export.exporting import chosen_formats, chosen_precisions, refuse_idle_rules
 from compress_export.job_file import resolve_options
 from compress_export.options import JobOptions
 from compress_export.precision_choice import Candidate, _candidate, choose, possible
@@ -116,6 +116,24 @@ def test_a_drop_of_exactly_one_point_is_within_it() -> None:
     )  # fmt: skip
     assert _candidate(item, set(), job).missed == ()
     assert _candidate(replace(item, score=0.8899), set(), job).missed == ("accuracy_drop_points",)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"precision": "int8-weights,int8", "calibration": "mse"},
+        {"precision": "int8-int16", "calibration": "mse", "formats": "tflite"},
+        {"precision": "int4-weights", "weight_scales": "per-tensor", "formats": "tflite"},
+        {"precision": "float32,int8", "activation_range": "symmetric"},
+        {"precision": "auto", "calibration": "mse", "activation_range": "symmetric"},
+        {"precision": "joint", "weight_scales": "per-tensor"},
+        {"calibration": "mse", "activation_range": "symmetric"},
+    ],
+)
+def test_rules_that_any_file_follows_are_taken(words: dict[str, str]) -> None:
+    options = resolve_options({"board": "x86-64", **words})
+    board = load_board("x86-64")
+    refuse_idle_rules(options, board, chosen_formats(options, board))
 
 
 @pytest.mark.parametrize("board", sorted(shipped_boards()))

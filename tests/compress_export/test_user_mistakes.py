@@ -181,6 +181,19 @@ def test_few_broken_images_are_left_out_and_counted(tmp_path: Path) -> None:
         ("--activation-range asymmetric", "TensorRT has no zero points"),
         ("--weight-scales per-tensor", "wants per_channel_conv true"),
         ("--board jetson-nano --calibration mse", "has no INT8 rules to change"),
+        (
+            "--board x86-64 --precision int8-weights --calibration entropy",
+            "--calibration entropy: it is for int8 and int8-int16 files, and int8-weights in onnx",
+        ),
+        ("--precision float16,float32 --weight-scales per-tensor", "it is for files of integers"),
+        (
+            "--board rpi5 --precision int8-dynamic,float32 --activation-range symmetric",
+            "name int8 in --precision, or leave it out",
+        ),
+        (
+            "--board rpi5 --formats tflite --precision int8-int16 --activation-range asymmetric",
+            "it is for int8 files and int8-int16 ONNX files, and int8-int16 in tflite makes none",
+        ),
         ("--mean 0.5,0.5,0.5", "--std"),
         ("--target-size 3", "KiB"),
         ("--penalty 3", "--method paper"),
