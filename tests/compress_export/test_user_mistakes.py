@@ -185,7 +185,10 @@ def test_few_broken_images_are_left_out_and_counted(tmp_path: Path) -> None:
             "--board x86-64 --precision int8-weights --calibration entropy",
             "--calibration entropy: it is for int8 and int8-int16 files, and int8-weights in onnx",
         ),
-        ("--precision float16,float32 --weight-scales per-tensor", "it is for files of integers"),
+        (
+            "--board x86-64 --precision float16,float32 --weight-scales per-tensor",
+            "it is for files of integers",
+        ),
         (
             "--board rpi5 --precision int8-dynamic,float32 --activation-range symmetric",
             "name int8 in --precision, or leave it out",
