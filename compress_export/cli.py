@@ -277,6 +277,14 @@ def main_job(
             metavar="N",
         ),
     ] = None,
+    codebook_fit: Annotated[
+        str | None,
+        _option(
+            _TRAINING,
+            "How these values are found: kmeans, or mixture (of Gaussians). Default: kmeans.",
+            metavar="FIT",
+        ),
+    ] = None,
     codebook_epochs: Annotated[
         str | None, _option(_TRAINING, "Epochs that train the shared values.", metavar="N")
     ] = None,

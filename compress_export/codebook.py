@@ -29,6 +29,7 @@ class CodebookFigures:
         validation_score_dense: mean of the metric, a fraction, before weights were shared.
         validation_score_shared: the same before fine-tuning.
         validation_score: the same of the network that is left.
+        fit: how the weights were found, one of `compressor.codebook.fitting.FITS`.
         path: of the codebook file in DIR; "" where no bundle was made.
         size_bytes: of that file, which is compressed already; None where there is none.
         expanded_bytes: of the tensors that it expands to.
@@ -40,6 +41,7 @@ class CodebookFigures:
     validation_score_dense: float
     validation_score_shared: float
     validation_score: float
+    fit: str = "kmeans"
     path: str = ""
     size_bytes: int | None = None
     expanded_bytes: int | None = None
@@ -64,8 +66,8 @@ class CodebookFigures:
             )
         )
         found = [
-            f"{self.entries} weights a layer: validation {dense} %, shared {shared} %, after "
-            f"{self.epochs} epochs {tuned} %"
+            f"{self.entries} weights a layer by {self.fit}: validation {dense} %, shared {shared} "
+            f"%, after {self.epochs} epochs {tuned} %"
         ]
         if self.size_bytes is not None and self.expanded_bytes is not None:
             found.append(
@@ -85,22 +87,25 @@ def share(job: Job, entries: int) -> None:
     """
     from compress_export.pruning import Pruned
     from compress_export.tuning import tune
+    from compressor.codebook.fitting import FITS
     from compressor.codebook.sharing import bake, share_weights
     from compressor.recalibrate import recalibrate
     from compressor.training import evaluate
 
     task, log = job.task, job.log
     before = job.pruned or Pruned(job.baseline, job.baseline_score, 0.0, ())
-    images = task.images("codebook")
+    images, fit = task.images("codebook"), job.options.codebook_fit or "kmeans"
     with log.timed("codebook"):
-        shared = share_weights(before.model.cpu(), entries, seed=task.seed)
+        shared = share_weights(before.model.cpu(), entries, fit=FITS[fit], seed=task.seed)
         recalibrate(shared, images, task.compute)
         at_once = evaluate(shared, images.validation(), task.compute, task.objective)
         recipe = codebook_recipe(job.options, job.epochs, task.batch_size)
         score = tune(job, shared, "codebook", recipe)
         dense = bake(shared.eval())
     job.pruned = replace(before, model=dense, validation_score=score)
-    job.codebook = CodebookFigures(entries, recipe.epochs, before.validation_score, at_once, score)
+    job.codebook = CodebookFigures(
+        entries, recipe.epochs, before.validation_score, at_once, score, fit
+    )
     log.say(f"codebook: {job.codebook.lines[0]}")
 
 

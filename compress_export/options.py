@@ -146,6 +146,7 @@ class JobOptions(BaseModel):
     teacher: UserPath | None = None
     teacher_model: Spec | None = Field(None, min_length=1)
     codebook: int | None = Field(None, ge=2, le=256)
+    codebook_fit: Literal["kmeans", "mixture"] | None = None
     codebook_epochs: int | None = Field(None, ge=0)
     qat_epochs: int = Field(0, ge=0)
 
@@ -237,11 +238,7 @@ class JobOptions(BaseModel):
         self._check_quantization_training()
         self._check_bundle_samples()
         self._check_sign_key()
-        if self.codebook_epochs is not None and self.codebook is None:
-            raise ValueError(
-                f"--codebook-epochs {self.codebook_epochs}: without --codebook no weights are "
-                "shared; give the number of entries, such as --codebook 16"
-            )
+        self._check_codebook()
         return self
 
     def _check_joint(self) -> None:
@@ -266,6 +263,15 @@ class JobOptions(BaseModel):
                 f"--qat-epochs {self.qat_epochs} and --codebook {self.codebook} exclude each "
                 "other: training for rounded weights would give every weight a value of its own"
             )
+
+    def _check_codebook(self) -> None:
+        wishes = {"--codebook-fit": self.codebook_fit, "--codebook-epochs": self.codebook_epochs}
+        for name, value in wishes.items():
+            if value is not None and self.codebook is None:
+                raise ValueError(
+                    f"{name} {value}: without --codebook no weights are shared; give the number of "
+                    "entries, such as --codebook 16"
+                )
 
     def _check_bundle_samples(self) -> None:
         given = f"--bundle-samples {self.bundle_samples}"

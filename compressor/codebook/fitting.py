@@ -23,6 +23,9 @@ _START_SAMPLE = 20_000
 _MIXTURE_SAMPLE = 20_000
 """Weights that k-means++ draws from, and that a mixture is fitted to: enough for 256 entries."""
 
+_AT_ONCE = 2**14
+"""Weights whose likelihoods, one for each entry, are in memory together."""
+
 _MAX_STEPS = 300
 
 
@@ -123,7 +126,8 @@ def mixture(values: Floats, entries: int, seed: int) -> Codebook:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the last step's fit is as good
         model.fit(_sample(values, _MIXTURE_SAMPLE, seed)[:, None])
-    return Codebook.of(values, model.predict(values[:, None]))
+    parts = np.array_split(values, -(-len(values) // _AT_ONCE))
+    return Codebook.of(values, np.concatenate([model.predict(part[:, None]) for part in parts]))
 
 
 FITS: Mapping[FitName, Fit] = {

@@ -17,6 +17,7 @@ from compress_export import JobOptions, load_model
 from compress_export.errors import UsageError
 from compress_export.job_file import resolve_options
 from compress_export.schedule import choose_epochs, codebook_recipe
+from compressor.codebook.fitting import FITS
 from compressor.codebook.sharing import entries_of
 from runtime_bench import ManifestError, read_codebook_file, read_manifest, verify_files
 
@@ -66,7 +67,7 @@ def test_the_report_says_what_it_costs_and_saves(shared: Ended) -> None:
     (section,) = re.findall(r"^## codebook\n(.*?)^## ", text, flags=re.MULTILINE | re.DOTALL)
     documented = re.findall(r"^\| (`.*?`) \|", section, flags=re.MULTILINE)
     assert set(found) == set(re.findall(r"`(\w+)`", " ".join(documented)))
-    assert (found["entries"], found["epochs"]) == (8, 2)
+    assert (found["entries"], found["epochs"], found["fit"]) == (8, 2, "kmeans")
     assert found["size_bytes"] == (shared.out / found["path"]).stat().st_size
     state = read_codebook_file(shared.out / found["path"])
     assert found["expanded_bytes"] == sum(array.nbytes for array in state.values())
@@ -76,7 +77,7 @@ def test_the_report_says_what_it_costs_and_saves(shared: Ended) -> None:
     assert found["validation_score_shared"] <= found["validation_score"]
     assert found["validation_score"] == shared.report["stages"]["slim"]["validation_top1"]
     for said in (shared.said, (shared.out / "report.md").read_text()):
-        assert "8 weights a layer: validation" in said
+        assert "8 weights a layer by kmeans: validation" in said
         assert "bundle/slim.codebook" in said
 
 
@@ -118,12 +119,43 @@ def test_a_network_can_share_weights_without_being_pruned(job: Job) -> None:
     }
 
 
+def test_weights_are_found_by_the_fit_that_is_named(job: Job) -> None:
+    ended = job(
+        "--board x86-64 --stages quantize --formats onnx --codebook 4 --codebook-fit mixture "
+        "--codebook-epochs 0"
+    )
+    assert ended.code in (0, 1), ended.complained
+    assert ended.report["codebook"]["fit"] == "mixture"
+    assert "4 weights a layer by mixture: validation" in ended.said
+    dense, slim = (load_model(ended.out / "torch" / name) for name in ("baseline", "slim"))
+    state = read_codebook_file(ended.out / ended.report["codebook"]["path"])
+    for name in entries_of(slim):
+        values = dense.get_submodule(name).weight.detach().numpy().ravel().astype(np.float64)
+        by_mixture, by_kmeans = (FITS[fit](values, 4, 0) for fit in ("mixture", "kmeans"))
+        wanted = by_mixture.centroids[by_mixture.indices]
+        assert state[f"{name}.weight"].ravel() == pytest.approx(wanted, rel=1e-5)
+        assert not np.array_equal(by_mixture.indices, by_kmeans.indices)
+
+
+def test_another_fit_is_another_job() -> None:
+    one, other = (
+        JobOptions(board="x86-64", codebook=8, codebook_fit=fit).identity()
+        for fit in ("kmeans", "mixture")
+    )
+    assert {name for name in one if one[name] != other[name]} == {"codebook_fit"}
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"codebook": "1"}, "--codebook 1: must be greater than or equal to 2"),
         ({"codebook": "257"}, "--codebook 257: must be less than or equal to 256"),
         ({"codebook_epochs": "3"}, "--codebook-epochs 3: without --codebook no weights"),
+        ({"codebook_fit": "kmeans"}, "--codebook-fit kmeans: without --codebook no weights"),
+        (
+            {"codebook": "8", "codebook_fit": "linear"},
+            "--codebook-fit linear: must be 'kmeans' or 'mixture'",
+        ),
     ],
 )
 def test_wrong_values_are_refused(options: dict[str, str], says: str) -> None:

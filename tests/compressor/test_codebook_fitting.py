@@ -101,6 +101,17 @@ def test_a_mixture_trades_error_for_entropy() -> None:
     assert (np.diff(by_mixture.indices[order]) >= 0).all()
 
 
+def test_a_mixture_of_many_weights_is_the_same_piece_by_piece(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = weights(1001)
+    whole = mixture(values, 8, 0)
+    monkeypatch.setattr("compressor.codebook.fitting._AT_ONCE", 100)
+    pieces = mixture(values, 8, 0)
+    assert np.array_equal(whole.indices, pieces.indices)
+    assert np.array_equal(whole.centroids, pieces.centroids)
+
+
 def test_a_mixture_finds_separate_groups() -> None:
     rng = np.random.default_rng(0)
     groups = np.repeat([-1.0, 0.2, 3.0], [100, 300, 50])
