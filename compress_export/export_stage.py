@@ -23,6 +23,8 @@ def export(job: Job) -> None:
     else:
         wanted = (job.stage, job.exports.precision)
         files = [file for file in job.reference if (file.stage, file.precision) == wanted]
+        # First aid writes the files of one format before those of another.
+        files.sort(key=lambda file: job.exports.formats.index(file.format))
     _draw_first_aid(job)
     with job.log.timed("export"):
         if job.pruned is not None:

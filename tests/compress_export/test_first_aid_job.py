@@ -182,6 +182,8 @@ def test_every_format_has_its_own_answer(
     assert (first["note"], first["mixtures"]) == ("no layers left in float: integers alone", [])
     (kept,) = [mixture for mixture in further["mixtures"] if mixture["kept"]]
     assert kept["layers"]
+    shipped = [f["format"] for f in ended.report["artifacts"] if f["path"].startswith("bundle/")]
+    assert shipped == ["onnx", "tflite"]
     assert float_layers(ended, "onnx") == []
     assert sorted(float_layers(ended, "tflite")) == sorted(kept["layers"])
     for entry in (first, further):
