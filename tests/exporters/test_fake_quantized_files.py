@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from boards import Board, load_board
 from boards.parts import CalibrationMethod, FilePrecision
 from compressor.quantization.fake import FakeQuantized
 from compressor.quantization.scheme import Scheme
-from exporters import Calibration
+from exporters import Calibration, Exported
 from exporters.checks import onnx_runner, tflite_runner
 from exporters.clipping import Grid, Range
 from exporters.onnx_qdq import Graph
@@ -63,6 +64,37 @@ def of_torch(
         return net(x).numpy()
 
 
+def rounding_error(model: nn.Module, images: np.ndarray, expected: np.ndarray) -> float:
+    """Mean difference between a network's answers and those of its fake-quantized copy."""
+    with torch.no_grad():
+        unrounded = model(torch.from_numpy(images)).numpy()
+    return float(np.abs(unrounded - expected).mean())
+
+
+def file_answers(
+    folder: Path,
+    model: nn.Module,
+    precision: FilePrecision,
+    format: str,
+    calibration: Calibration,
+    images: np.ndarray,
+    board: Board,
+) -> tuple[Exported, np.ndarray]:
+    """Export one file and return it with its answers, float32 [N, classes]."""
+    (file,) = exported(
+        model,
+        folder,
+        images,
+        precision,
+        calibration=calibration,
+        validation=lambda: stream(images, 50),
+        board=board,
+        formats=(format,),
+    )
+    (answers,) = RUNNERS[format](folder / file.path, [file.output.name])(images)
+    return file, answers
+
+
 def assert_alike(found: np.ndarray, expected: np.ndarray, step: float) -> None:
     """At least 99.5 % of the same classes, answers within two steps of the output."""
     assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() >= 0.995
@@ -94,9 +126,7 @@ def test_int8_files_answer_as_fake_quantized_torch(
     (answers,) = RUNNERS[format](folder.path / file.path, [file.output.name])(validation_images)
     expected = of_torch(folder.model, "int8", format, calibration, validation_images, board=board)
     assert_alike(answers, expected, step)
-    with torch.no_grad():
-        unrounded = folder.model(torch.from_numpy(validation_images)).numpy()
-    rounding = np.abs(unrounded - expected).mean()
+    rounding = rounding_error(folder.model, validation_images, expected)
     assert np.abs(answers - expected).mean() < share * rounding  # the same rounding, not just near
 
 
@@ -118,21 +148,11 @@ def test_other_precisions_answer_as_fake_quantized_torch(
     precision: FilePrecision,
     format: str,
 ) -> None:
-    (file,) = exported(
-        small_net,
-        tmp_path,
-        validation_images,
-        precision,
-        calibration=calibration,
-        validation=lambda: stream(validation_images, 50),
-        board=WIDE,
-        formats=(format,),
+    _, answers = file_answers(
+        tmp_path, small_net, precision, format, calibration, validation_images, WIDE
     )
-    (answers,) = RUNNERS[format](tmp_path / file.path, [file.output.name])(validation_images)
     expected = of_torch(small_net, precision, format, calibration, validation_images)
-    with torch.no_grad():
-        unrounded = small_net(torch.from_numpy(validation_images)).numpy()
-    rounding = np.abs(unrounded - expected).mean()
+    rounding = rounding_error(small_net, validation_images, expected)
     assert rounding > 0
     assert np.abs(answers - expected).mean() < 0.1 * rounding + 1e-5
 
@@ -146,21 +166,9 @@ def test_sixteen_bits_follow_the_boards_rules_in_onnx(tmp_path) -> None:
         model[1].weight[:, 0] = 1
     images = np.random.default_rng(0).uniform(-0.2, 1, (64, 3, 8, 8)).astype(np.float32)
     calibration = Calibration(lambda: stream(images, 16))
-    (file,) = exported(
-        model,
-        tmp_path,
-        images,
-        "int8-int16",
-        calibration=calibration,
-        validation=lambda: stream(images, 16),
-        board=WIDE,
-        formats=("onnx",),
-    )
-    (answers,) = onnx_runner(tmp_path / file.path, [file.output.name])(images)
+    _, answers = file_answers(tmp_path, model, "int8-int16", "onnx", calibration, images, WIDE)
     expected = of_torch(model, "int8-int16", "onnx", calibration, images)
-    with torch.no_grad():
-        unrounded = model(torch.from_numpy(images)).numpy()
-    rounding = np.abs(unrounded - expected).mean()
+    rounding = rounding_error(model, images, expected)
     assert np.abs(answers - expected).mean() < 0.1 * rounding
 
 
@@ -199,21 +207,9 @@ def test_branches_are_rounded_as_in_files_for_tensorrt(tmp_path, name: str) -> N
     model = Branches(BRANCHES[name]).eval()
     images = np.random.default_rng(0).standard_normal((96, *INPUT_SHAPE)).astype(np.float32)
     calibration = Calibration(lambda: stream(images, 16))
-    (file,) = exported(
-        model,
-        tmp_path,
-        images,
-        "int8",
-        calibration=calibration,
-        validation=lambda: stream(images, 16),
-        board=TENSORRT,
-        formats=("onnx",),
-    )
-    (answers,) = onnx_runner(tmp_path / file.path, [file.output.name])(images)
+    _, answers = file_answers(tmp_path, model, "int8", "onnx", calibration, images, TENSORRT)
     expected = of_torch(model, "int8", "onnx", calibration, images, board=TENSORRT)
-    with torch.no_grad():
-        unrounded = model(torch.from_numpy(images)).numpy()
-    rounding = np.abs(unrounded - expected).mean()
+    rounding = rounding_error(model, images, expected)
     # The median, as a value in the middle of a step may be rounded to either side.
     assert np.median(np.abs(answers - expected)) < 0.02 * rounding
 
@@ -223,27 +219,15 @@ def test_symmetric_activations_of_uint8_have_127_steps_on_either_side(tmp_path) 
     model = Branches(BRANCHES["first"]).eval()
     images = np.random.default_rng(0).standard_normal((96, *INPUT_SHAPE)).astype(np.float32)
     calibration = Calibration(lambda: stream(images, 16))
-    (file,) = exported(
-        model,
-        tmp_path,
-        images,
-        "int8",
-        calibration=calibration,
-        validation=lambda: stream(images, 16),
-        board=SYMMETRIC,
-        formats=("onnx",),
-    )
+    file, answers = file_answers(tmp_path, model, "int8", "onnx", calibration, images, SYMMETRIC)
     graph = Graph(onnx.load(str(tmp_path / file.path)))
     pairs = [node for node in graph.model.graph.node if node.op_type == "QuantizeLinear"]
     grids = {node.input[0]: [graph.constants[name] for name in node.input[1:]] for node in pairs}
     assert {(zero.dtype.name, int(zero)) for _, zero in grids.values()} == {("uint8", 128)}
     scale = float(grids[file.input.name][0])
     assert scale == pytest.approx(np.abs(images).max() / 127, rel=1e-5)
-    (answers,) = onnx_runner(tmp_path / file.path, [file.output.name])(images)
     expected = of_torch(model, "int8", "onnx", calibration, images, board=SYMMETRIC)
-    with torch.no_grad():
-        unrounded = model(torch.from_numpy(images)).numpy()
-    rounding = np.abs(unrounded - expected).mean()
+    rounding = rounding_error(model, images, expected)
     assert np.abs(answers - expected).mean() < 0.1 * rounding
 
 
@@ -366,17 +350,7 @@ def test_ranges_of_every_method_are_those_of_the_files(
     board = BOARD.model_copy(
         update={"quantization": BOARD.quantization.changed(calibration=method)}
     )
-    (file,) = exported(
-        model,
-        tmp_path,
-        images,
-        "int8",
-        calibration=calibration,
-        validation=lambda: stream(images, 16),
-        board=board,
-        formats=(format,),
-    )
-    (answers,) = RUNNERS[format](tmp_path / file.path, [file.output.name])(images)
+    _, answers = file_answers(tmp_path, model, "int8", format, calibration, images, board)
     expected = of_torch(model, "int8", format, calibration, images, method=method)
     widest = of_torch(model, "int8", format, calibration, images)
     share = {"onnx": 0.1, "tflite": 0.5}[format]  # TFLite's outputs are rounded, as above
